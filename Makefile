@@ -1,0 +1,47 @@
+# Thin names over the real commands. `make quick` is the paper; everything else is for those who work on it.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: quick test lint format bench schema lock clean
+
+quick: $(INSTALLED)  ## make every figure at the default scale
+	$(BIN)/snakemake --cores all
+	@$(BIN)/mirrorsym report
+
+$(INSTALLED): envs/requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+test: $(INSTALLED) lint  ## lint and run all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/mirrorsym schema | diff -q - config/schema.json
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+schema: $(INSTALLED)
+	$(BIN)/mirrorsym schema > config/schema.json
+
+bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json
+	$(BIN)/python -m benchmarks
+
+lock:  ## remake the hash-pinned lock; needs uv
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-find-links envs/requirements.in -o envs/requirements.lock
+
+clean:  ## remove what is quick to remake; results and checkpoints stay
+	rm -rf paper/figures results/logs results/benchmarks results/.cache .pytest_cache .mypy_cache .ruff_cache

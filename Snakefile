@@ -1,0 +1,21 @@
+# The paper, made from nothing: data -> points -> one result file per experiment -> notebooks -> figures.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/notebooks.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [figure_files(figure) for figure in CONFIG.figures],
+        [result_file(experiment) for experiment in CONFIG.experiments],

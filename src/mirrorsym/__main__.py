@@ -1,0 +1,5 @@
+"""``python -m mirrorsym`` is the command ``mirrorsym``."""
+
+from mirrorsym.cli import main
+
+main()

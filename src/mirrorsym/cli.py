@@ -1,0 +1,290 @@
+"""The command ``mirrorsym``: run one point by hand, look at the sweep, and the jobs of the workflow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirrorsym.config import (
+    Config,
+    ConfigError,
+    check_grid,
+    check_settings,
+    json_schema,
+    load,
+    load_experiment,
+    nearest,
+)
+from mirrorsym.experiments.base import Stopped, Value
+from mirrorsym.points import Point, canonical, points_of
+
+TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
+
+_folder = click.option(
+    "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
+)
+_scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop or paper.")
+
+
+def main() -> None:
+    """Run the command; a problem that the user can mend is one sentence and a non-zero exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except Stopped as stopped:
+        print(f"mirrorsym: {stopped}", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
+    except Exception as error:
+        if not _is_for_the_user(error):
+            raise
+        print(f"mirrorsym: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(code or 0)
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    """True for the package's own errors, whose message is one sentence."""
+    return type(error).__module__.startswith("mirrorsym.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Mirror symmetries and the constraints they induce: the paper's experiments, one by one or as a sweep."""
+    cache = Path(os.environ.get("MIRRORSYM_CACHE", "results/.cache")).resolve()
+    if cache.parent.is_dir():
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
+
+
+@cli.command("list")
+@_scale
+@_folder
+def list_experiments(scale: str, directory: Path) -> None:
+    """List the experiments, their axes and their figures."""
+    config = load(directory / "config", {"scale": scale})
+    for name in config.experiments:
+        experiment = load_experiment(config.module_of(name))
+        points = points_of(config, name)
+        figures = [figure for figure, entry in config.figures.items() if name in entry.experiments]
+        click.echo(f"{name}: {experiment.title}")
+        click.echo(f"  axes: {', '.join([axis.name for axis in experiment.axes] + ['seed'])}")
+        click.echo(f"  scale {scale}: {len(points)} jobs; figures: {', '.join(figures) or 'none'}")
+
+
+@cli.command("run")
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="A grid value, a setting, or the seed.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the point's netCDF file here.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where a training runs.")
+@_scale
+@_folder
+def run(
+    experiment_id: str, assignments: tuple[str, ...], out: Path | None, device: str | None, scale: str, directory: Path
+) -> None:
+    """Run one point of EXPERIMENT outside the workflow, print its result and, with --out, write it.
+
+    What --set leaves open is taken from the scale, where it has one value there.
+    """
+    config = load(directory / "config", {"scale": scale})
+    point = point_from_assignments(config, experiment_id, assignments)
+    from mirrorsym.runner import run_point
+
+    seconds = 60 * config.checkpoint_minutes
+    dataset = run_point(point, directory / "results", directory / "data", out, device or config.device, seconds)
+    for line in summary(dataset):
+        click.echo(line)
+    if out is not None:
+        click.echo(f"written to {out}")
+
+
+def point_from_assignments(config: Config, experiment_id: str, assignments: tuple[str, ...]) -> Point:
+    """Return the point that ``NAME=VALUE`` assignments describe.
+
+    Raises:
+        ConfigError: if a name is unknown, a value is not admitted, or an axis has no single value.
+    """
+    if experiment_id not in config.experiments:
+        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
+    entry = config.experiments[experiment_id]
+    experiment = load_experiment(config.module_of(experiment_id))
+    given = dict(_split(assignment) for assignment in assignments)
+    axes, fields = {axis.name: axis for axis in experiment.axes}, experiment.settings.model_fields
+    for name in given:
+        if name != "seed" and name not in axes and name not in fields:
+            raise ConfigError(f"--set {name}: no such axis or setting{nearest(name, ['seed', *axes, *fields])}")
+    where = f"--set for {experiment_id}"
+    changed = {name: _parse(text) for name, text in given.items() if name in fields}
+    settings: Any = check_settings(experiment, {**entry.settings, **changed}, where).model_dump(mode="json")
+    grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
+    check_grid(experiment, grid, where)
+    seed = given.get("seed", "0")
+    if not seed.isdecimal():
+        raise ConfigError(f"--set seed={seed}: a seed is an integer of 0 or more")
+    data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
+    values = {name: canonical(axes[name], grid[name]) for name in axes}
+    return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    name, separator, value = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {assignment}: write NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _parse(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+def _only_value(sweep: list[dict[str, list[Value]]], name: str) -> list[Value]:
+    values = {value for product in sweep for value in product.get(name, [])}
+    if len(values) != 1:
+        raise ConfigError(f"--set {name}=… is missing; the scale has {', '.join(map(str, sorted(values, key=str)))}")
+    return list(values)
+
+
+def summary(dataset: Any) -> list[str]:
+    """Return a point's variables as lines: the value, or the smallest, median and largest of several."""
+    import numpy as np
+
+    lines = [f"{name} = {', '.join(map(str, dataset[name].values.tolist()))}" for name in dataset["status"].dims]
+    for name, variable in dataset.data_vars.items():
+        values = np.asarray(variable.values, dtype=float).ravel()
+        values = values[np.isfinite(values)]
+        unit = "" if variable.attrs["units"] == "1" else f" {variable.attrs['units']}"
+        if values.size == 0:
+            text = "none"
+        elif values.size == 1:
+            text = f"{values[0]:.6g}{unit}"
+        else:
+            low, middle, high = np.min(values), np.median(values), np.max(values)
+            text = f"{low:.4g} … {middle:.4g} … {high:.4g}{unit} ({values.size} values)"
+        lines.append(f"{name} = {text}")
+    return lines
+
+
+@cli.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_folder
+def import_points(files: tuple[Path, ...], directory: Path) -> None:
+    """Take points computed elsewhere into the store; the workflow goes on from them."""
+    from mirrorsym.imports import import_files
+
+    for line in import_files(files, directory):
+        click.echo(line)
+
+
+@cli.command("accept")
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@_scale
+@_folder
+def accept(experiment_id: str, scale: str, directory: Path) -> None:
+    """Keep the results of EXPERIMENT though its code changed: you know that its numbers did not."""
+    from mirrorsym.imports import accept_results
+
+    config = load(directory / "config", {"scale": scale})
+    click.echo(accept_results(config, experiment_id, directory / "results"))
+
+
+@cli.command("trace")
+@click.argument("figure", metavar="FIGURE")
+@_scale
+@_folder
+def trace_figure(figure: str, scale: str, directory: Path) -> None:
+    """Check that FIGURE still shows what the result files hold."""
+    from mirrorsym.trace import trace
+
+    config = load(directory / "config", {"scale": scale})
+    if figure not in config.figures:
+        raise ConfigError(f"there is no figure {figure!r}{nearest(figure, config.figures)}")
+    problems = trace(figure, directory / "paper" / "figures" / scale, directory / "results" / scale)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        sys.exit(1)
+    click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
+
+
+@cli.command("schema")
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    click.echo(json.dumps(json_schema(), indent=1))
+
+
+@cli.command("report")
+@_scale
+@_folder
+def report(scale: str, directory: Path) -> None:
+    """Say what a run made, where the figures are and how long each part took."""
+    from mirrorsym.report import closing_lines
+
+    config = load(directory / "config", {"scale": scale})
+    for line in closing_lines(config, directory / "results", directory / "paper" / "figures" / scale):
+        click.echo(line)
+
+
+@cli.group("job", hidden=True)
+def job() -> None:
+    """The jobs of the workflow."""
+    from mirrorsym.process import end_with_parent
+
+    end_with_parent()
+
+
+@job.command("point")
+@click.argument("point", metavar="JSON")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--device", default="auto")
+@click.option("--checkpoint-seconds", type=float, default=300.0)
+def job_point(point: str, out: Path, device: str, checkpoint_seconds: float) -> None:
+    """Run one point of the sweep."""
+    from mirrorsym.runner import run_point
+
+    run_point(Point.from_json(point), Path("results"), Path("data"), out, device, checkpoint_seconds)
+
+
+@job.command("collect")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def job_collect(plan: Path, out: Path) -> None:
+    """Put an experiment's points into one file."""
+    from mirrorsym.collecting import collect_plan
+
+    collect_plan(plan, Path("results"), out)
+
+
+@job.command("notebook")
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), required=True)
+@click.option("--figures", type=click.Path(path_type=Path), required=True)
+@click.option("--executed", type=click.Path(path_type=Path), required=True)
+@click.option("--expect", multiple=True)
+def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, expect: tuple[str, ...]) -> None:
+    """Execute a figure's notebook."""
+    from mirrorsym.notebooks import execute
+
+    execute(notebook, results, figures, executed, list(expect))
+
+
+@job.command("cifar10")
+@click.argument("source", metavar="JSON")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def job_cifar10(source: str, out: Path) -> None:
+    """Fetch, verify and unpack CIFAR-10."""
+    from mirrorsym.config import Cifar10
+    from mirrorsym.data.cifar10 import prepare
+
+    wanted = Cifar10.model_validate_json(source)
+    prepare(wanted.url, wanted.checksum, wanted.label, wanted.archive, out, out.parent)

@@ -1,0 +1,48 @@
+"""Put the points of a plan into the result file of an experiment at a scale."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mirrorsym import provenance, store
+from mirrorsym.config import load_experiment
+from mirrorsym.points import Plan
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
+    """Collect the points of a plan file into ``out``.
+
+    Raises:
+        FileError: if a point is missing or the result cannot be written.
+        StoreError: if a point does not hold what it should.
+    """
+    plan = Plan.from_json(plan_file.read_text())
+    experiment = load_experiment(plan.module)
+    points = plan.points()
+    datasets = [store.read(results / "points" / point.name) for point in points]
+    attributes = {
+        "experiment": plan.experiment,
+        "scale": plan.scale,
+        "scale_note": f"{plan.scale}: {plan.entry.note}" if plan.entry.note else "",
+        "config_hash": points[0].config_hash,
+        **_of_the_points(datasets),
+    }
+    store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)
+
+
+def _of_the_points(datasets: Iterable[xr.Dataset]) -> dict[str, str]:
+    """What the points say of themselves, each different value once."""
+    found: dict[str, list[str]] = {}
+    for dataset in datasets:
+        for name in ("code_version", "fingerprint", "software", "device", "data_source"):
+            if name in dataset.attrs and dataset.attrs[name] not in found.setdefault(name, []):
+                found[name].append(dataset.attrs[name])
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    history = f"{created} collected by mirrorsym {provenance.code_version()}"
+    return {name: "; ".join(values) for name, values in found.items()} | {"created": created, "history": history}

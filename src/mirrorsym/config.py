@@ -1,0 +1,269 @@
+"""What to run: the one definition of the configuration, its validation, its scales and its JSON schema."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+import mirrorsym.experiments
+from mirrorsym.experiments.base import Experiment
+
+SCALES = ("tiny", "quick", "laptop", "paper")
+ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
+CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
+Checksum = Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message is one sentence for the user."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Cifar10(_Model):
+    """Where CIFAR-10 comes from."""
+
+    url: str = Field(description="Address of the archive in the layout of cifar-10-python.tar.gz.")
+    checksum: Checksum = Field(description="md5:… or sha256:… of the archive, checked before anything is unpacked.")
+    archive: Path | None = Field(None, description="A local archive, read where it lies, instead of the download.")
+    labels: dict[Checksum, str] = Field({}, description="What results say of the data, by the archive's checksum.")
+
+    @property
+    def label(self) -> str:
+        """The text that results carry as ``data_source``."""
+        return self.labels.get(self.checksum, f"an archive of CIFAR-10's layout, {self.checksum}")
+
+
+class Resources(_Model):
+    """What one job asks of a cluster."""
+
+    mem_mb: int = Field(1000, gt=0, description="Memory in MB.")
+    runtime: int = Field(10, gt=0, description="Minutes.")
+    gpu: int = Field(0, ge=0, le=1, description="Number of GPUs.")
+
+
+class ExperimentConfig(_Model):
+    """One result file: an experiment with its settings and its sweep."""
+
+    module: str = Field("", description="The experiment's module, where it differs from the id.")
+    note: str = Field("", description="How this scale differs from the paper; figures show it.")
+    settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
+    seeds: int | list[int] = Field(description="A number of seeds, 0 and up, or their list.")
+    sweep: list[dict[str, list[float | str]]] = Field(
+        min_length=1, description="Products of axis values; their union is the sweep."
+    )
+    resources: Resources = Field(Resources(), description="What one job asks of a cluster.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_count_from_zero(cls, seeds: int | list[int]) -> int | list[int]:
+        if (seeds if isinstance(seeds, int) else min(seeds, default=-1)) < (1 if isinstance(seeds, int) else 0):
+            raise ValueError("needs at least one seed, and a seed is 0 or larger")
+        return seeds
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds in ascending order."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else sorted(set(self.seeds))
+
+
+class FigureConfig(_Model):
+    """One figure: the notebook ``notebooks/{id}.ipynb`` and what it reads."""
+
+    experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
+
+
+class Config(_Model):
+    """The whole configuration at one scale."""
+
+    scale: str = Field("quick", description="tiny, quick, laptop or paper.")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="auto takes a GPU where one is asked for.")
+    checkpoint_minutes: float = Field(5, gt=0, description="Minutes between the checkpoints of a training.")
+    cifar10: Cifar10
+    experiments: dict[str, ExperimentConfig]
+    figures: dict[str, FigureConfig]
+
+    def module_of(self, experiment_id: str) -> str:
+        """Return the module of an experiment's id."""
+        return self.experiments[experiment_id].module or experiment_id
+
+
+def experiment_names() -> list[str]:
+    """Return the names of all experiment modules."""
+    found = (module.name for module in pkgutil.iter_modules(mirrorsym.experiments.__path__))
+    return sorted(name for name in found if name != "base")
+
+
+def load_experiment(name: str) -> Experiment:
+    """Return the experiment of a module.
+
+    Raises:
+        ConfigError: if there is no such module.
+    """
+    if name not in experiment_names():
+        raise ConfigError(f"there is no experiment module {name!r}{nearest(name, experiment_names())}")
+    experiment = importlib.import_module(f"mirrorsym.experiments.{name}").EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)``, or the list of what is valid, or nothing where nothing is."""
+    valid = list(valid)
+    close = difflib.get_close_matches(wrong, valid, n=1)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f" (valid: {', '.join(valid)})" if valid else ""
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``override`` laid over it: mappings merge, everything else is replaced, null removes."""
+    merged = dict(base)
+    for key, value in override.items():
+        if value is None and isinstance(merged.get(key), Mapping):
+            del merged[key]
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read ``config.yaml`` and the scale's file in ``folder``, lay ``overrides`` over them, and validate.
+
+    The environment variables MIRRORSYM_CIFAR10_ARCHIVE and MIRRORSYM_CIFAR10_CHECKSUM override both.
+
+    Raises:
+        ConfigError: with one sentence that names what is wrong, where, and what would be right.
+    """
+    overrides = overrides or {}
+    base = _read_yaml(folder / "config.yaml")
+    scale = str(overrides.get("scale", base.get("scale", "quick")))
+    if scale not in SCALES:
+        raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
+    merged = merge(merge(base, _read_yaml(folder / "scales" / f"{scale}.yaml")), overrides)
+    try:
+        config = Config.model_validate(merge(merged, _from_environment()))
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"configuration (scale {scale})", Config)) from None
+    _check_references(config)
+    return config
+
+
+def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """Return one sentence for the first problem that pydantic found, with the nearest valid name."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        wrong = str(first["loc"][-1])
+        return f"{where}: there is no field {place!r}{nearest(wrong, _fields_at(model, first['loc'][:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] == "missing" else f", not {first['input']!r}"
+    return f"{where}: {place}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The valid field names of the model at a location, as far as annotations tell."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if models:
+            model = models[0]
+    return list(model.model_fields)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; run in the project's folder") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content or {}, dict):
+        raise ConfigError(f"{path} should hold a mapping, not {type(content).__name__}")
+    return content or {}
+
+
+def _from_environment() -> dict[str, Any]:
+    found = {"archive": os.environ.get(ARCHIVE_VARIABLE), "checksum": os.environ.get(CHECKSUM_VARIABLE)}
+    given = {key: value for key, value in found.items() if value}
+    return {"cifar10": given} if given else {}
+
+
+def _check_references(config: Config) -> None:
+    """Modules, settings, axes and values, and the figures' experiments: what pydantic cannot see."""
+    for figure_id, figure in config.figures.items():
+        for name in figure.experiments:
+            if name not in config.experiments:
+                raise ConfigError(
+                    f"configuration (scale {config.scale}): figures.{figure_id}.experiments: "
+                    f"there is no experiment {name!r}{nearest(name, config.experiments)}"
+                )
+    for experiment_id, entry in config.experiments.items():
+        where = f"configuration (scale {config.scale}): experiments.{experiment_id}"
+        experiment = load_experiment(config.module_of(experiment_id))
+        check_settings(experiment, entry.settings, where)
+        for number, product in enumerate(entry.sweep):
+            check_grid(experiment, product, f"{where}.sweep.{number}")
+
+
+def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: str) -> BaseModel:
+    """Return the experiment's validated settings.
+
+    Raises:
+        ConfigError: if a field is unknown, missing or out of range.
+    """
+    try:
+        return experiment.settings.model_validate(dict(settings))
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"{where}.settings", experiment.settings)) from None
+
+
+def check_grid(experiment: Experiment, product: Mapping[str, Iterable[float | str]], where: str) -> None:
+    """Check that a product names each axis of the experiment once, with values that the axis admits.
+
+    Raises:
+        ConfigError: if an axis is unknown or missing, or a value is not admitted.
+    """
+    names = [axis.name for axis in experiment.axes]
+    for name in product:
+        if name not in names:
+            raise ConfigError(f"{where}: there is no axis {name!r}{nearest(name, names)}")
+    for axis in experiment.axes:
+        if axis.name not in product or not list(product[axis.name]):
+            raise ConfigError(f"{where}: axis {axis.name!r} has no values; give a list")
+        for value in product[axis.name]:
+            if axis.choices is not None:
+                if value not in axis.choices:
+                    raise ConfigError(f"{where}.{axis.name}: no {value!r}{nearest(str(value), axis.choices)}")
+            elif not _is_number_from(value, axis.minimum):
+                raise ConfigError(f"{where}.{axis.name}: {value!r} is not a number of {axis.minimum:g} or more")
+
+
+def _is_number_from(value: float | str, minimum: float) -> bool:
+    try:
+        return minimum <= float(value) < float("inf")
+    except ValueError:
+        return False
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``config.yaml``, with every experiment's settings, for editors."""
+    schema = Config.model_json_schema()
+    settings = {name: load_experiment(name).settings.model_json_schema() for name in experiment_names()}
+    schema["$defs"]["settings"] = settings
+    return schema

@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all: written beside their place, synchronized, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+
+class FileError(OSError):
+    """A file cannot be written or read; the message is one sentence for the user."""
+
+
+def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
+    """Write a file so that readers, and a run killed at any moment, see the old content or the new.
+
+    Raises:
+        FileError: if the folder cannot be written or the disk is full; nothing half-written is left.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(explain(error, path)) from None
+    finally:
+        with contextlib.suppress(OSError):  # a folder that cannot be written holds no temporary file either
+            temporary.unlink(missing_ok=True)
+
+
+def explain(error: OSError, path: Path) -> str:
+    """Return one sentence for a failed write: what is wrong, where, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {path} could not be written; free some space and run the same command again"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{path} cannot be written ({os.strerror(error.errno)}); make its folder writable"
+    return f"{path} cannot be written ({error.strerror or error})"

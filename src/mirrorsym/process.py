@@ -1,0 +1,55 @@
+"""Processes that end with their parent, and one run at a time in a folder."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import IO
+
+from mirrorsym.files import FileError, explain
+
+_PR_SET_PDEATHSIG = 1
+_held: list[IO[str]] = []
+
+
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
+
+    A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold_folder(folder: Path) -> str | None:
+    """Take the folder's lock until this process ends; the kernel frees it, so no stale lock outlives a SIGKILL.
+
+    Returns:
+        None where the lock was taken, else the id of the process that holds it.
+
+    Raises:
+        FileError: if the lock file cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")
+    except OSError as error:
+        raise FileError(explain(error, path)) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "unknown"
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _held.append(file)
+    return None

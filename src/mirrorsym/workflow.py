@@ -1,0 +1,66 @@
+"""What the Snakefile needs of Snakemake itself: the targets that were asked for, and errors in one sentence."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from snakemake.cli import get_argument_parser
+from snakemake.logging import DefaultFormatter, logger
+
+from mirrorsym.config import ConfigError, nearest
+
+REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
+
+
+def check_targets(known: Sequence[str]) -> None:
+    """Refuse a target of the command line that is no file and no known rule, before Snakemake gives up on it.
+
+    Raises:
+        ConfigError: with the nearest valid name.
+    """
+    arguments, _ = get_argument_parser().parse_known_args(sys.argv[1:])
+    for target in arguments.targets or []:
+        if target not in known and not set("/.") & set(target):
+            raise ConfigError(f"there is no figure or rule {target!r}{nearest(target, known)}")
+
+
+def python(settings: Any) -> str:
+    """Return the interpreter of the jobs: the conda environment's where one is used, else the one that runs this."""
+    methods = settings.deployment_method if settings else ()
+    return "python" if any("conda" in str(method).lower() for method in methods) else sys.executable
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a log file that says something, or an empty text."""
+    try:
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line), "").removeprefix("mirrorsym: ")
+
+
+class ShortErrors(DefaultFormatter):
+    """Snakemake's format, with a failed job as one sentence: the last line of its log. The log file keeps all."""
+
+    def format_job_error(self, msg: dict[str, Any]) -> str:
+        """Return the sentence of a failed job."""
+        logs = [Path(str(path)) for path in msg["log"] or []]
+        said = next(filter(None, map(last_line, logs)), "it left no message")
+        where = f"\n  log: {logs[0]}" if logs else ""
+        return f"mirrorsym: {msg['rule_name']} failed: {said}{where}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's text, or nothing where it repeats what a failed job's sentence said."""
+        text = str(super().format(record))
+        return "" if text.startswith(REPEATED) else text
+
+
+def shorten_errors(settings: Any) -> None:
+    """Let the terminal show a failed job as one sentence, unless --verbose asks for everything."""
+    for handler in logger.handlers:
+        if handler.name == "DefaultStreamHandler" and not settings.verbose:
+            handler.setFormatter(ShortErrors(settings.quiet, settings.show_failed_logs))

@@ -1,0 +1,125 @@
+"""Bad input, through the typed command: a non-zero exit, one sentence, and the folder as it was."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from project import Project
+
+SMALL_ARCHIVE = "experiments.homogeneity"
+
+
+def refused(project: Project, command: str, *arguments: str, **environment: str) -> list[str]:
+    """Return the lines that say why, after checking that the command failed and left the folder as it was."""
+    before = project.listing()
+    run = project.snakemake if command == "snakemake" else project.mirrorsym
+    done = run(*arguments, check=False, **environment)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert project.listing() == before
+    return [line for line in done.stderr.splitlines() if "mirrorsym: " in line or line.startswith(("Error:", "  log"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--config", "scale=papr"), ["'papr'", "'paper'"]),
+        (("fig3_lefft",), ["'fig3_lefft'", "figure or rule"]),
+        (("train_sparsty",), ["'train_sparsty'", "'train_sparsity'"]),
+        (
+            ("--config", 'experiments={"sparsity":{"settings":{"step":5}}}'),
+            ["experiments.sparsity", "'step'", "'steps'"],
+        ),
+        (("--config", 'experiments={"sparsity":{"settings":{"steps":-5}}}'), ["experiments.sparsity", "steps", "-5"]),
+        (("--config", 'experiments={"sparsity":{"seedz":5}}'), ["experiments.sparsity.seedz", "'seeds'"]),
+        (("--config", 'experiments={"sparsity":{"seeds":0}}'), ["seeds", "at least one"]),
+        (("--config", 'experiments={"sparsiti":{"seeds":1,"sweep":[{"a":[1]}]}}'), ["'sparsiti'", "'sparsity'"]),
+        (("--config", 'figures={"x":{"experiments":["sparsite"]}}'), ["figures.x", "'sparsite'", "'sparsity'"]),
+        (("--config", "checksum=1"), ["'checksum'"]),
+        (("--config", 'cifar10={"checksum":"md5:12"}'), ["cifar10.checksum", "md5:12"]),
+    ],
+)
+def test_the_workflow_names_what_is_wrong(project: Project, arguments: tuple[str, ...], says: list[str]) -> None:
+    lines = refused(project, "snakemake", *arguments)
+    assert len(lines) == 1
+    assert all(text in lines[0] for text in says), lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "sparsty"), ["'sparsty'", "'sparsity'"]),
+        (("run", "sparsity", "--set", "learning_rat=1"), ["learning_rat", "'learning_rate'"]),
+        (("run", "sparsity", "--set", "learning_rate=-1"), ["learning_rate", "-1"]),
+        (("run", "sparsity", "--set", "learning_rate=fast"), ["learning_rate", "fast"]),
+        (("run", "sparsity"), ["learning_rate", "0.001", "0.008"]),
+        (("run", "sparsity", "--set", "learning_rate=0.1", "--set", "seed=-1"), ["seed=-1"]),
+        (("run", "sparsity", "--set", "learning_rate=0.1", "--set", "parameterization=rescale"), ["'rescaled'"]),
+        (("run", "sparsity", "--set", "learning_rate"), ["NAME=VALUE"]),
+        (("list", "--scale", "big"), ["'big'"]),
+        (("trace", "fig3_lefft"), ["'fig3_lefft'"]),
+        (("accept", "sparsity"), ["no results"]),
+        (("import", "config/config.yaml"), ["config/config.yaml", "netCDF"]),
+    ],
+)
+def test_the_command_names_what_is_wrong(project: Project, arguments: tuple[str, ...], says: list[str]) -> None:
+    lines = refused(project, "mirrorsym", *arguments)
+    assert len(lines) == 1
+    assert all(text in lines[0] for text in says), lines
+
+
+def test_an_unwritable_place_is_one_sentence(project: Project) -> None:
+    out = project.folder / "config" / "config.yaml" / "out.nc"
+    lines = refused(
+        project, "mirrorsym", "run", "sparsity", "--set", "learning_rate=0.001", "--set", "steps=10", "--out", str(out)
+    )
+    assert len(lines) == 1
+    assert str(out) in lines[0]
+
+
+def test_two_runs_in_one_folder_do_not_write_beside_each_other(project: Project) -> None:
+    import fcntl
+
+    results = project.folder / "results"
+    results.mkdir(exist_ok=True)
+    with open(results / ".lock", "w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = project.snakemake(check=False)
+    assert done.returncode != 0
+    assert "mirrorsym: another run (process 4711) is going on in this folder" in done.stderr
+    assert not list(results.rglob("*.nc"))
+    project.snakemake()
+    assert list(results.rglob("*.nc"))
+
+
+@pytest.fixture
+def small_mount(project: Project) -> Path:
+    """Mount a file system of 1 MB at results/, where this machine lets us."""
+    results = project.folder / "results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(results)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not let the test mount a small file system")
+    yield results
+    subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project: Project, small_mount: Path) -> None:
+    filler = small_mount / "filler"
+    project.snakemake("-n")
+    free = shutil.disk_usage(small_mount).free
+    filler.write_bytes(b"0" * max(0, free - 24_000))
+    done = project.snakemake(check=False, MIRRORSYM_CACHE=str(project.folder / ".cache"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "the disk is full" in done.stderr
+    assert not list(small_mount.rglob(".*.tmp"))
+    filler.unlink()
+    project.snakemake(MIRRORSYM_CACHE=str(project.folder / ".cache"))
+    assert (small_mount / "quick" / "sparsity.nc").is_file()

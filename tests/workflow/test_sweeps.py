@@ -1,0 +1,149 @@
+"""A sweep can grow and shrink, code goes stale and comments do not, results travel. The tests build on each other."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from project import SMALL, Project, make_project
+
+MODULE = "src/mirrorsym/experiments/sparsity.py"
+KERNEL = "src/mirrorsym/kernels/sparsity.py"
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    config: dict[str, Any] = copy.deepcopy(SMALL)
+    config["experiments"]["sparsity"] |= changes
+    return config
+
+
+def sweep(*learning_rates: list[float | int | str], noise_std: float | int = 1) -> list[dict[str, Any]]:
+    return [
+        {"parameterization": ["rescaled"], "noise_std": [noise_std], "learning_rate": values}
+        for values in learning_rates
+    ]
+
+
+def test_the_first_run_makes_the_result_and_the_second_does_nothing(project: Project) -> None:
+    assert project.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    project.snakemake()
+    result = project.result("sparsity")
+    assert result.sizes["seed"] == 2
+    assert result.learning_rate.values.tolist() == [0.001, 0.008]
+    assert np.isfinite(result.weight).all()
+    assert result.attrs["Conventions"] == "CF-1.10"
+    assert result.attrs["scale"] == "quick"
+    assert all(variable.attrs["units"] and variable.attrs["long_name"] for variable in result.variables.values())
+    assert project.planned() == {}
+
+
+def test_a_seed_more_trains_that_seed_and_one_less_trains_nothing(project: Project) -> None:
+    project.configure(small(seeds=3))
+    assert project.planned() == {"train_sparsity": 1, "collect_sparsity": 1}
+    project.configure(small(seeds=[1]))
+    assert project.planned() == {"collect_sparsity": 1}
+    project.configure(SMALL)
+    assert project.planned() == {}
+
+
+def test_a_value_is_the_same_point_however_it_is_written(project: Project) -> None:
+    project.configure(small(sweep=sweep(["8e-3", 0.0010, 0.008], noise_std=1.0)))
+    assert "train_sparsity" not in project.planned()
+    project.configure(SMALL)
+
+
+def test_scales_share_points(project: Project) -> None:
+    assert project.planned("--config", "scale=laptop") == {"collect_sparsity": 1}
+
+
+def test_numbers_do_not_depend_on_how_the_sweep_is_cut_into_jobs(project: Project) -> None:
+    whole = project.result("sparsity")
+    project.configure(small(sweep=sweep([0.008], [0.001])))
+    assert project.planned() == {"train_sparsity": 4, "collect_sparsity": 1}
+    project.snakemake("--scheduler", "greedy")
+    xr.testing.assert_identical(project.result("sparsity").drop_attrs(), whole.drop_attrs())
+    project.configure(SMALL)
+    project.snakemake()
+
+
+def test_comments_make_nothing_stale(project: Project) -> None:
+    for file in (project.folder / MODULE, project.folder / KERNEL):
+        file.write_text(f"# a comment\n{file.read_text()}")
+    assert project.planned() == {}
+
+
+def test_a_change_that_computes_makes_its_experiment_stale_and_a_reverted_one_does_not(project: Project) -> None:
+    file = project.folder / KERNEL
+    before = file.read_text()
+    file.write_text(f"{before}\nCHANGED = 1\n")
+    planned = project.snakemake("-n").stdout
+    assert project.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    assert "results/fingerprints/mirrorsym.experiments.sparsity.txt" in planned
+    file.write_text(before)
+    assert project.planned() == {}
+
+
+def test_an_accepted_change_keeps_the_results(project: Project) -> None:
+    file = project.folder / KERNEL
+    before = file.read_text()
+    file.write_text(f"{before}\nRENAMED = 1\n")
+    assert project.planned() != {}
+    project.mirrorsym("accept", "sparsity")
+    assert project.planned() == {}
+    file.write_text(f"{before}\nRENAMED = 2\n")
+    assert project.planned() != {}
+    file.write_text(before)
+
+
+def test_points_travel_by_import(project: Project, tmp_path: Path) -> None:
+    elsewhere = make_project(tmp_path / "elsewhere")
+    points = sorted((project.folder / "results/points").rglob("*2x*.nc"))
+    elsewhere.mirrorsym("import", *map(str, points))
+    assert elsewhere.planned() == {"collect_sparsity": 1}
+    elsewhere.snakemake()
+    xr.testing.assert_identical(elsewhere.result("sparsity").drop_attrs(), project.result("sparsity").drop_attrs())
+    kernel = elsewhere.folder / KERNEL
+    before = kernel.read_text()
+    kernel.write_text(f"{before}\nCHANGED = 1\n")
+    assert elsewhere.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    refused = elsewhere.mirrorsym("import", str(points[0]), check=False)
+    assert refused.returncode == 1
+    assert "other code" in refused.stderr
+    kernel.write_text(before)
+    assert elsewhere.planned() == {}
+
+
+def test_a_point_by_hand_has_the_pipelines_numbers(project: Project, tmp_path: Path) -> None:
+    out = tmp_path / "by-hand.nc"
+    done = project.mirrorsym("run", "sparsity", "--set", "learning_rate=0.008", "--set", "seed=1", "--out", str(out))
+    assert "learning_rate = 0.008" in done.stdout
+    with xr.open_dataset(out) as point:
+        expected = project.result("sparsity").sel(learning_rate=[0.008], seed=[1])
+        xr.testing.assert_identical(point.load().drop_attrs(), expected.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"settings": {"steps": 501}}, "another recipe"),
+        ({}, "by other code"),
+    ],
+)
+def test_import_refuses_what_does_not_belong(project: Project, changes: dict[str, Any], says: str) -> None:
+    kernel = project.folder / KERNEL
+    before = kernel.read_text()
+    point = str(next((project.folder / "results/points").rglob("*2x*.nc")))
+    project.configure(small(**changes))
+    if not changes:
+        kernel.write_text(f"{before}\nCHANGED = 1\n")
+    listing = project.listing()
+    refused = project.mirrorsym("import", point, check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert says in refused.stderr
+    assert project.listing() == listing
+    kernel.write_text(before)
+    project.configure(SMALL)

@@ -1,0 +1,31 @@
+"""CIFAR-10: fetched on the machine that submits, verified, unpacked into one file."""
+
+CIFAR10 = Path("data/cifar10.nc")
+
+
+rule cifar10:
+    input:
+        source=small_file(
+            RESULTS / "plans" / "cifar10.json",
+            CONFIG.cifar10.model_dump_json(include={"checksum", "labels"}),
+        ),
+        code=fingerprint_of("mirrorsym.data.cifar10"),
+    output:
+        CIFAR10,
+    log:
+        RESULTS / "logs" / "cifar10.log",
+    benchmark:
+        RESULTS / "benchmarks" / "cifar10.tsv"
+    localrule: True
+    conda:
+        "../../envs/pipeline.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        mirrorsym=MIRRORSYM,
+        source=CONFIG.cifar10.model_dump_json(),
+    message:
+        "CIFAR-10: fetch, verify, unpack"
+    shell:
+        "{params.mirrorsym} job cifar10 {params.source:q} --out {output} > >(tee {log} >&2) 2>&1"
