@@ -126,11 +126,11 @@ def _touch(w: np.ndarray, u: np.ndarray, repetitions: int) -> None:
             u[i] = u[i] + np.float32(1)
 
 
-def _limit(repetitions: int = 200_000) -> float:
+def _limit(repetitions: int = 50_000) -> float:
     """Time to read and write a run's state once in the first cache, with no arithmetic to speak of."""
     w, u = np.zeros((2, FEATURES), np.float32)
     _touch(w, u, 1)
-    both = _best(lambda: _touch(w, u, repetitions), 3) / repetitions
+    both = _best(lambda: _touch(w, u, repetitions), 9) / repetitions
     return both * 3 / 4  # a vanilla run has one factor, a rescaled one two
 
 

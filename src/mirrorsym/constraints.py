@@ -29,6 +29,9 @@ Module = TypeVar("Module", bound=nn.Module)
 def balanced_factors(product: Tensor) -> tuple[Tensor, Tensor]:
     """Return w and u with w⊙u = ``product``: w = sign √, u = √ of its magnitude, and w = 0, u = 0.1 where it is 0.
 
+    Gradient descent keeps w = u, or w = -u, once it holds: an entry that starts balanced and not at 0 can shrink to 0 and
+    grow, and never change its sign.
+
     Args:
         product: any shape.
     """
@@ -36,24 +39,45 @@ def balanced_factors(product: Tensor) -> tuple[Tensor, Tensor]:
     return product.sign() * root, torch.where(product == 0, torch.full_like(root, ZERO_PARTNER), root)
 
 
+def unbalanced_factors(product: Tensor, imbalance: float) -> tuple[Tensor, Tensor]:
+    """Return w and u with w⊙u = ``product`` and u² - w² = ``imbalance``, from which every entry can change its sign.
+
+    Args:
+        product: any shape.
+        imbalance: positive; weight decay lets it decay in training.
+    """
+    u = (imbalance / 2 + torch.hypot(product, torch.full_like(product, imbalance / 2))).sqrt()
+    return product / u, u
+
+
 class Hadamard(nn.Module):
     """A parameter as the elementwise product w⊙u: sparsity by rescaling symmetry (Sections 2.6 and 3.1).
 
-    It is DCS with P = I. Any shape. The mirror of each entry is w = u = 0 for the pair, where the entry is 0.
+    It is DCS with P = I, for any shape. The mirror of an entry is w = u = 0, where the entry is 0.
+
+    Args:
+        imbalance: u² - w² at the start. 0 starts balanced (:func:`balanced_factors`), and no entry ever changes its sign;
+            with 0.01 an entry at 0 starts alike, w = 0 and u = 0.1, and all entries can change their signs.
     """
+
+    def __init__(self, imbalance: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= imbalance < float("inf"):
+            raise ValueError(f"Hadamard: imbalance is {imbalance}; it has to be 0 or a positive number")
+        self.imbalance = imbalance
 
     def forward(self, w: Tensor, u: Tensor) -> Tensor:
         """Return w⊙u."""
         return w * u
 
     def right_inverse(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return balanced factors whose product is ``value``.
+        """Return factors whose product is ``value``.
 
         Raises:
             ValueError: if the parameter is not real and floating point.
         """
         _require_real("Hadamard", value)
-        return balanced_factors(value)
+        return unbalanced_factors(value, self.imbalance) if self.imbalance else balanced_factors(value)
 
 
 class _Projected(nn.Module):

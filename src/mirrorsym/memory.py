@@ -69,7 +69,9 @@ def _training_step(
 
 def _resident_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int) -> int:
     torch.set_num_threads(1)
-    _training_step(lambda: nn.Sequential(nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), shape, 1, "cpu")()
+    _training_step(
+        lambda: nn.Sequential(nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), shape, 1, "cpu"
+    )()
     _forget_peak()
     before = _resident("VmRSS") if _LINUX else _largest()
     take_step = _training_step(build, shape, batch_size, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 LINESTYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1))]
+CHARACTERS_PER_INCH = 17
+"""How many characters of a title's size fit beside each other."""
 FORMATS = ("pdf", "svg", "png")
 KEYWORDS = {"pdf": "Keywords", "svg": "Description", "png": "Description"}
 THEORY = {"color": "#222222", "linestyle": "--", "linewidth": 1.0}
@@ -112,10 +115,14 @@ def vline(ax: Axes, x: float, label: str | None = None, **line: Any) -> Any:
     return ax.axvline(x, label=label, **{**THEORY, **line})
 
 
-def title(target: Axes | Figure, text: str, dataset: xr.Dataset, **style: Any) -> None:
-    """Set the title of axes or of a whole figure; a second line says the scale where it is not the paper's."""
+def title(target: Any, text: str, dataset: xr.Dataset, **style: Any) -> None:
+    """Set the title of axes or of a whole figure; further lines say the scale where it is not the paper's."""
     note = dataset.attrs.get("scale_note", "")
-    full = f"{text}\n[{note}]" if note else text
+    inches = target.get_figure().get_size_inches()[0]
+    if hasattr(target, "get_position"):
+        inches *= target.get_position().width
+    wrapped = textwrap.wrap(f"[{note}]", max(20, int(CHARACTERS_PER_INCH * inches))) if note else []
+    full = "\n".join([text, *wrapped])
     if hasattr(target, "suptitle"):
         target.suptitle(full, fontsize=8, **style)
     else:

@@ -43,7 +43,7 @@ def run_point(
     read_sources: list[str] = []
 
     def images(name: str) -> Images:
-        found = load_images(name, data)
+        found = load_images(name, data, point.data)
         read_sources.append(found.source)
         return found
 
@@ -77,15 +77,19 @@ def pick_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def load_images(name: str, data: Path) -> Images:
-    """Return a data set by its name: "digits", or "cifar10" from ``data/cifar10.nc``."""
+def load_images(name: str, data: Path, checksum: str | None) -> Images:
+    """Return a data set by its name: "digits", or "cifar10" from ``data/cifar10.nc``.
+
+    Raises:
+        DataError: if the file is missing, damaged, or made from an archive of another checksum.
+    """
     if name == "digits":
         from mirrorsym.data import digits
 
         return digits.load()
     from mirrorsym.data import cifar10
 
-    return cifar10.load(data / "cifar10.nc")
+    return cifar10.load(data / "cifar10.nc", checksum)
 
 
 def attributes_of(point: Point, results: Path, device: str, sources: list[str]) -> dict[str, str]:

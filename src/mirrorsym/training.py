@@ -197,8 +197,7 @@ def steps_per_epoch(pictures: int, recipe: Recipe) -> int:
     steps = pictures // recipe.batch_size
     if steps == 0:
         raise ValueError(
-            f"batch_size is {recipe.batch_size} and there are {pictures} training pictures; "
-            "choose a smaller batch_size"
+            f"batch_size is {recipe.batch_size} and there are {pictures} training pictures; choose a smaller batch_size"
         )
     return steps
 

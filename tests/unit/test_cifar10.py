@@ -590,3 +590,11 @@ def test_a_failed_write_keeps_the_file_that_was_there(
     one_sentence(error, "cifar10.nc")
     assert out.read_bytes() == before
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_load_refuses_the_file_of_another_archive(tmp_path: Path, archive: Path) -> None:
+    out = tmp_path / "data" / "cifar10.nc"
+    prepare("unused", sha256(archive), "made up", archive, out, tmp_path)
+    assert load(out, sha256(archive)).source == "made up"
+    with pytest.raises(DataError, match="not sha256:0000"):
+        load(out, f"sha256:{'0' * 64}")

@@ -16,7 +16,7 @@ GRID = {"batch_size": [1.0, 8.0, 64.0]}
 
 
 @pytest.fixture(scope="module")
-def data():  # noqa: D103
+def data():
     return EXPERIMENT.run(SETTINGS, GRID, 0, Context())
 
 
@@ -39,7 +39,7 @@ def test_the_network_has_both_mirrors_and_no_other_pairing() -> None:
     torch.testing.assert_close(theta[module.neuron(3, SETTINGS)], expected)
 
 
-def test_hessian_against_finite_differences(data) -> None:  # noqa: ANN001
+def test_hessian_against_finite_differences(data) -> None:
     x, y = module.training_set(SETTINGS, 0)
     theta, _, _ = module.train(SETTINGS, x, y, 0)
     gradient = torch.func.grad(lambda point: module.sample_loss(point, x[0], y[0], SETTINGS))
@@ -49,7 +49,7 @@ def test_hessian_against_finite_differences(data) -> None:  # noqa: ANN001
     np.testing.assert_allclose(data.hessian.sel(batch_size=1, seed=0), numeric, atol=1e-7)
 
 
-def test_blocks_for_every_sample_and_batch_on_the_mirrors_only(data) -> None:  # noqa: ANN001
+def test_blocks_for_every_sample_and_batch_on_the_mirrors_only(data) -> None:
     assert (data.coupling < 1e-13).all()
     assert (data.sector_coupling < 1e-13).all()
     assert (data.displaced_coupling.sel(batch_size=64) > 0.01).all()
@@ -64,7 +64,7 @@ def test_blocks_for_every_sample_and_batch_on_the_mirrors_only(data) -> None:  #
     )
 
 
-def test_loss_across_is_even_and_bends_by_the_hessian(data) -> None:  # noqa: ANN001
+def test_loss_across_is_even_and_bends_by_the_hessian(data) -> None:
     loss = data.loss_across.isel(seed=0)
     np.testing.assert_allclose(loss, loss.isel(distance=slice(None, None, -1)), atol=1e-10)
     middle = loss.sizes["distance"] // 2
@@ -74,7 +74,7 @@ def test_loss_across_is_even_and_bends_by_the_hessian(data) -> None:  # noqa: AN
     assert (data.curvature_across.sel(batch_size=64) < 0).all()
 
 
-def test_eq_2(data) -> None:  # noqa: ANN001
+def test_eq_2(data) -> None:
     assert (data.scalar_formula_error < 1e-14).all()
     assert (data.scalar_eigenvector_error < 1e-14).all()
     x, y = module._scalar_data(SETTINGS, 0)
@@ -83,7 +83,7 @@ def test_eq_2(data) -> None:  # noqa: ANN001
     assert np.abs(first[:2, 2:]).max() == 0
 
 
-def test_contract_cut_and_divergence(data) -> None:  # noqa: ANN001
+def test_contract_cut_and_divergence(data) -> None:
     alone = EXPERIMENT.run(SETTINGS, {"batch_size": [8]}, 0, Context())
     for name, variable in EXPERIMENT.variables.items():
         assert data[name].dims == ("batch_size", "seed", *variable.dims)

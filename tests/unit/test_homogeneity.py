@@ -9,7 +9,9 @@ from mirrorsym.experiments.homogeneity import EXPERIMENT, HomogeneitySettings, s
 from mirrorsym.models.resnet import ResNet18
 from mirrorsym.training import Pictures
 
-SMALL = HomogeneitySettings(dataset="digits", width=2, stem_stride=2, epochs=1, batch_size=500, crop_padding=0, flip=False)
+SMALL = HomogeneitySettings(
+    dataset="digits", width=2, stem_stride=2, epochs=1, batch_size=500, crop_padding=0, flip=False
+)
 
 
 def context() -> Context:

@@ -156,9 +156,7 @@ def test_ranks_are_those_of_the_matrices_that_their_names_say() -> None:
         initial = experiment.initial_factors(30, 0).astype(float) * 0.1
         w, u = twin(*(initial + identity), x.astype(float), noise.astype(float), 0.1, 5e-3)
         found = full().sel(**point, step=400, seed=0)
-        spectra = [
-            np.linalg.svd(matrix, compute_uv=False) for matrix in (w @ u, w, u, w - identity, u - identity)
-        ]
+        spectra = [np.linalg.svd(matrix, compute_uv=False) for matrix in (w @ u, w, u, w - identity, u - identity)]
         np.testing.assert_allclose(found["singular_value"], spectra[0], rtol=0, atol=1e-5)
         assert [int(found[name]) for name in experiment.RANKS] == [int(rank(values)) for values in spectra]
 
@@ -181,7 +179,12 @@ def test_label_noise_has_the_variance_that_falls_with_the_output() -> None:
 
 def test_without_noise_the_product_becomes_the_identity() -> None:
     settings = experiment.MatrixFactorizationSettings(dimension=20, measured_steps=(20_000,))
-    grid = {"parameterization": ["factored", "residual"], "initial_std": [0.2], "signal": [1.0], "learning_rate": [4e-3]}
+    grid = {
+        "parameterization": ["factored", "residual"],
+        "initial_std": [0.2],
+        "signal": [1.0],
+        "learning_rate": [4e-3],
+    }
     result = experiment.run(settings, grid, 0, Context())
     np.testing.assert_allclose(result["singular_value"], 1, atol=1e-3)
     assert bool((result["rank"] == 20).all())

@@ -203,8 +203,8 @@ def test_sparsity_is_measured_on_the_regressor_before_and_after() -> None:
     np.testing.assert_array_equal(below.transpose(*result.sparsity.dims), result.sparsity)
 
 
-def test_a_longer_run_starts_with_the_steps_of_a_shorter_one() -> None:
-    """At a learning rate of zero nothing moves, so compare through a run that stops on either side of a block."""
+def test_the_experiment_feeds_the_kernel_the_streams_of_its_seed() -> None:
+    """Also across a block's end: the float32 run follows a float64 run on the same numbers, drawn in one go."""
     one = {"parameterization": ["rescaled"], "noise_std": [1.0], "learning_rate": [0.01]}
     data_x = sparsity.stream("sparsity", 0, "x").standard_normal((kernels.BLOCK + 3, FEATURES), dtype=np.float32)
     noise = sparsity.stream("sparsity", 0, "noise").standard_normal(kernels.BLOCK + 3, dtype=np.float32)

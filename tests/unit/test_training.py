@@ -180,8 +180,15 @@ def test_the_history_has_the_start_and_every_epoch() -> None:
     assert shown[-1] == (9, 9)
 
 
-@pytest.mark.parametrize(("width", "layout"), [(1, torch.contiguous_format), (4, torch.contiguous_format),
-                                               (6, torch.contiguous_format), (8, torch.channels_last)])
+@pytest.mark.parametrize(
+    ("width", "layout"),
+    [
+        (1, torch.contiguous_format),
+        (4, torch.contiguous_format),
+        (6, torch.contiguous_format),
+        (8, torch.channels_last),
+    ],
+)
 def test_networks_that_crash_in_channels_last_on_a_cpu_are_trained_in_the_contiguous_layout(
     width: int, layout: torch.memory_format
 ) -> None:

@@ -453,14 +453,18 @@ def _netcdf(train: Split, test: Split, source: str, checksum: str) -> memoryview
     return content
 
 
-def load(path: Path) -> Images:
+def load(path: Path, checksum: str | None = None) -> Images:
     """Read the netCDF file that :func:`prepare` makes.
+
+    Args:
+        path: the file.
+        checksum: of the archive that it has to come from; None takes any.
 
     Returns:
         The pictures, ``source`` being the file's ``data_source``.
 
     Raises:
-        DataError: if there is no such file, or it is not one that :func:`prepare` makes.
+        DataError: if there is no such file, it is not one that :func:`prepare` makes, or it comes from another archive.
     """
     import netCDF4
 
@@ -469,6 +473,9 @@ def load(path: Path) -> Images:
     try:
         with netCDF4.Dataset(str(path)) as dataset:
             dataset.set_auto_mask(False)
+            found = str(dataset.getncattr("archive_checksum"))
+            if checksum is not None and found.lower() != checksum.lower():
+                raise DataError(f"{path} comes from the archive {found}, not {checksum}; make it again with snakemake")
             return Images(
                 train_images=np.asarray(dataset["train_images"][:]),
                 train_labels=np.asarray(dataset["train_labels"][:], dtype=np.int64),
@@ -476,6 +483,8 @@ def load(path: Path) -> Images:
                 test_labels=np.asarray(dataset["test_labels"][:], dtype=np.int64),
                 source=str(dataset.getncattr("data_source")),
             )
+    except DataError:
+        raise
     except (OSError, IndexError, AttributeError, RuntimeError, ValueError) as error:
         raise DataError(
             f"{path} is not a readable file of CIFAR-10 ({_one_line(error)}); remove it and make it again"

@@ -122,7 +122,8 @@ def _train(
 def _nothing(settings: DcsResnetSettings) -> dict[str, Any]:
     lengths = {"epoch": settings.epochs + 1, "batch_size": len(MEMORY_BATCHES)}
     return {
-        name: np.full([lengths[dim] for dim in variable.dims], np.nan) for name, variable in EXPERIMENT.variables.items()
+        name: np.full([lengths[dim] for dim in variable.dims], np.nan)
+        for name, variable in EXPERIMENT.variables.items()
     }
 
 
@@ -178,7 +179,9 @@ EXPERIMENT = Experiment(
     variables={
         "test_accuracy": Variable(("epoch",), "fraction of test pictures classified correctly"),
         "train_loss": Variable(("epoch",), "mean cross-entropy of the epoch's steps; epoch 0: of the first step"),
-        "sparsity": Variable(("epoch",), "fraction of parameters below 1e-6 in magnitude, of the products where there are any"),
+        "sparsity": Variable(
+            ("epoch",), "fraction of parameters below 1e-6 in magnitude, of the products where there are any"
+        ),
         "epoch_seconds": Variable(("epoch",), "time of the epoch's training steps, without tests between epochs", "s"),
         "pruned_test_accuracy": Variable((), "test accuracy after setting parameters below 1e-6 to zero"),
         "peak_memory": Variable(("batch_size",), "peak memory of a training step with gradients and momentum", "byte"),

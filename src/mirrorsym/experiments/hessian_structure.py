@@ -1,7 +1,8 @@
 """The Hessian at symmetric solutions (Figure 2): blocks for every sample, and the loss across the mirror.
 
 A network of one hidden tanh layer has a mirror for each pair of neurons (their exchange, Eq. 11) and one for each
-neuron (the flip of all its signs, since tanh is odd). It is trained on one of each: neurons 0 and 1 equal, neuron 2 zero.
+neuron (the flip of all its signs, since tanh is odd). It is trained on one of each: neurons 0 and 1 are equal, and
+neuron 2 is zero.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from mirrorsym.mirrors import Mirror, coupling, identity_mirror, permutation_mir
 from mirrorsym.streams import stream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     import xarray as xr
     from numpy.typing import NDArray
@@ -37,7 +40,7 @@ class HessianStructureSettings(Settings):
     steps: int = Field(1500, ge=1, description="Steps of gradient descent on the mirrors.")
     displacement: float = Field(0.3, gt=0, description="Distance from both mirrors at which the control is taken.")
     profile_range: float = Field(1.5, gt=0, description="Largest distance from a mirror at which the loss is taken.")
-    profile_points: int = Field(61, ge=3, description="Points on the line across a mirror.")
+    profile_points: int = Field(121, ge=3, description="Points on the line across a mirror.")
     scalar_neurons: int = Field(4, ge=1, description="Neurons of the scalar tanh network of Eq. 2, d there.")
 
 
@@ -83,7 +86,7 @@ def scalar_sample_loss(theta: torch.Tensor, x: torch.Tensor, y: torch.Tensor) ->
 
 
 def training_set(settings: HessianStructureSettings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return standard normal inputs, shape (samples, inputs), and noisy labels of a random network (samples, outputs)."""
+    """Return standard normal inputs, shape (samples, inputs), and noisy labels, shape (samples, outputs)."""
     import torch
 
     x = stream("hessian_structure", seed, "x").standard_normal((settings.samples, settings.inputs))
@@ -151,15 +154,10 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
     mirrors = network_mirrors(settings)
     parts = sectors(mirrors)
     basis = np.concatenate(parts, axis=1)
-    hessian_of = torch.vmap(
-        torch.func.hessian(lambda point, a, b: sample_loss(point, a, b, settings)), in_dims=(None, 0, 0)
+    at_solution, off_mirror = (
+        _sample_hessians(lambda point, a, b: sample_loss(point, a, b, settings), place, x, y)
+        for place in (theta, theta + _displacement(mirrors, settings, seed))
     )
-
-    def sample_hessians(point: torch.Tensor) -> Array:
-        return np.asarray(hessian_of(point, x, y).numpy())
-
-    at_solution = sample_hessians(theta)
-    off_mirror = sample_hessians(theta + _displacement(mirrors, settings, seed))
     scalar = _scalar_hessians(settings, seed)
     pair = np.kron(np.eye(settings.scalar_neurons), np.stack([mirror.O[:, 0] for mirror in rescaling_mirrors()], 1))
     distances = np.linspace(-settings.profile_range, settings.profile_range, settings.profile_points)
@@ -218,6 +216,20 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
     )
 
 
+def _sample_hessians(
+    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    theta: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+) -> Array:
+    """Return the Hessian of each sample's loss, shape (samples, parameters, parameters)."""
+    import torch
+
+    # Reverse over reverse: torch.func.hessian's forward mode sets off a deprecation warning inside torch.
+    hessian = torch.func.jacrev(torch.func.grad(loss))
+    return np.asarray(torch.vmap(hessian, in_dims=(None, 0, 0))(theta, x, y).numpy())
+
+
 def _whole(value: float | str, samples: int) -> int:
     size = int(float(value))
     if size != float(value) or not 1 <= size <= samples:
@@ -251,7 +263,7 @@ def _scalar_hessians(settings: HessianStructureSettings, seed: int) -> Array:
 
     x, y = (torch.from_numpy(values) for values in _scalar_data(settings, seed))
     origin = torch.zeros(2 * settings.scalar_neurons, dtype=torch.float64)
-    return np.asarray(torch.vmap(torch.func.hessian(scalar_sample_loss), in_dims=(None, 0, 0))(origin, x, y).numpy())
+    return _sample_hessians(scalar_sample_loss, origin, x, y)
 
 
 def _scalar_formula(settings: HessianStructureSettings, seed: int, batch_size: int) -> Array:

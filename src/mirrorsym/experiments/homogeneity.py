@@ -27,7 +27,9 @@ class HomogeneitySettings(Recipe):
     """What a sweep of the homogeneity experiment keeps fixed."""
 
     epochs: int = Field(100, ge=1, description="Passes over the training pictures.")
-    test_points: int = Field(2000, ge=2, description="Test pictures to correlate neurons over, the first ones of the split.")
+    test_points: int = Field(
+        2000, ge=2, description="Test pictures to correlate neurons over, the first ones of the split."
+    )
 
 
 def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) -> xr.Dataset:
@@ -77,10 +79,14 @@ def _train(
     with training.reproducible(context.device, settings.threads):
         pictures = training.Pictures(images, context.device)
         network = training.initialized(build, "homogeneity", seed).to(context.device)
-        initial = {f"initial_{name}": value for name, value in structure(network, pictures, settings.test_points).items()}
+        initial = {
+            f"initial_{name}": value for name, value in structure(network, pictures, settings.test_points).items()
+        }
         trained = training.train(network, pictures, settings, weight_decay, "homogeneity", seed, context)
         if trained.diverged:
-            return {name: np.nan * np.empty(_shape(settings, name)) for name in EXPERIMENT.variables} | {"status": DIVERGED}
+            return {name: np.nan * np.empty(_shape(settings, name)) for name in EXPERIMENT.variables} | {
+                "status": DIVERGED
+            }
         final = structure(network, pictures, settings.test_points)
         return {
             **initial,
@@ -132,7 +138,9 @@ EXPERIMENT = Experiment(
     variables={
         "correlation_pre": Variable(MATRIX, "correlation of two neurons over test points, before the activation"),
         "correlation_post": Variable(MATRIX, "correlation of two neurons over test points, after the activation"),
-        "weight_distance": Variable(MATRIX, "distance of two neurons' incoming and outgoing weights relative to their norms"),
+        "weight_distance": Variable(
+            MATRIX, "distance of two neurons' incoming and outgoing weights relative to their norms"
+        ),
         "initial_correlation_pre": Variable(MATRIX, "correlation before the activation, before training"),
         "initial_correlation_post": Variable(MATRIX, "correlation after the activation, before training"),
         "initial_weight_distance": Variable(MATRIX, "relative distance of two neurons' weights before training"),

@@ -82,7 +82,7 @@ def run(settings: MatrixFactorizationSettings, grid: Grid, seed: int, context: C
 
 
 def initial_factors(dimension: int, seed: int) -> Matrices:
-    """Return the unit normal entries of W and U from which all runs of a seed start, shape (2, dimension, dimension)."""
+    """Return the unit normal entries from which W and U of a seed start, shape (2, dimension, dimension)."""
     return stream(STREAM, seed, "initial").standard_normal((2, dimension, dimension), dtype=np.float32)
 
 
@@ -144,7 +144,7 @@ def _measure(factors: Matrices, point: tuple[Value, ...]) -> NDArray[np.float64]
 
 
 def _singular_values(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.linalg.svd(matrix, compute_uv=False)
+    return np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
 
 
 def _dataset(

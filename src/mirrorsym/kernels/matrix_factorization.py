@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -58,7 +58,8 @@ class _Code:
         self.result = context.get_dummy_value()
 
     def _declare(self, name: str, returns: Any, takes: list[Any]) -> Any:
-        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(returns, takes), name)
+        kind = ir.FunctionType(returns, takes)
+        return cgutils.get_or_insert_function(self.builder.module, kind, name)  # type: ignore[no-untyped-call]
 
     def number(self, value: int) -> Any:
         return ir.IntType(64)(value)
@@ -89,7 +90,7 @@ class _Code:
         return self.builder.call(self._fma, [a, b, c])
 
     def variable(self, value: Any) -> Any:
-        place = cgutils.alloca_once(self.builder, self.vector)
+        place = cgutils.alloca_once(self.builder, self.vector)  # type: ignore[no-untyped-call]
         self.builder.store(value, place)
         return place
 
@@ -137,8 +138,10 @@ def _tile(rows: int) -> Any:
                 code.store(builder.load(total), place)
         return code.result
 
-    @intrinsic
-    def tile(typing: Any, c: Any, c0: Any, c1: Any, a: Any, a0: Any, a1: Any, a2: Any, b: Any, b0: Any, b1: Any, n: Any):  # type: ignore[no-untyped-def]
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(
+        typing: Any, c: Any, c0: Any, c1: Any, a: Any, a0: Any, a1: Any, a2: Any, b: Any, b0: Any, b1: Any, n: Any
+    ) -> Any:
         i = types.intp
         return types.void(c, i, i, a, i, i, i, b, i, i, i), emit
 
@@ -165,8 +168,8 @@ def _products(rows: int) -> Any:
             code.add_sum(code.at(out, out_start, code.number(r)), total)
         return code.result
 
-    @intrinsic
-    def products(typing: Any, m: Any, m0: Any, m1: Any, v: Any, v0: Any, out: Any, o0: Any, n: Any):  # type: ignore[no-untyped-def]
+    @intrinsic  # type: ignore[untyped-decorator]
+    def products(typing: Any, m: Any, m0: Any, m1: Any, v: Any, v0: Any, out: Any, o0: Any, n: Any) -> Any:
         i = types.intp
         return types.void(m, i, i, v, i, out, i, i), emit
 
@@ -201,10 +204,10 @@ def _combine_and_products(rows: int) -> Any:
             code.add_sum(place, total)
         return code.result
 
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]
     def combine_and_products(
         typing: Any, m: Any, m0: Any, m1: Any, v: Any, v0: Any, out: Any, o0: Any, c: Any, c0: Any, n: Any
-    ):  # type: ignore[no-untyped-def]
+    ) -> Any:
         i = types.intp
         return types.void(m, i, i, v, i, out, i, c, i, i), emit
 
@@ -218,6 +221,8 @@ _add_row_products = _products(_ROWS)
 _combine_and_add_row_products = _combine_and_products(_ROWS)
 
 _compiled: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy")
+# Passing arrays to a function of its own would cost as much as some of these do.
+_inlined: Callable[..., Any] = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 
 @_compiled
@@ -236,7 +241,7 @@ def _add_product(c, a, a_stride, a_step, b, rows, count):  # type: ignore[no-unt
                 )  # fmt: skip
 
 
-@_compiled
+@_inlined
 def _add_earlier(out, step, directions, here, coefficient, changes):  # type: ignore[no-untyped-def]
     """out[step] += the sum over earlier steps of their changes times (their direction · here[step])."""
     size = out.shape[1]
@@ -250,7 +255,7 @@ def _add_earlier(out, step, directions, here, coefficient, changes):  # type: ig
         )  # fmt: skip
 
 
-@_compiled
+@_inlined
 def _error_and_gradient(w, h, error, gradient, step):  # type: ignore[no-untyped-def]
     """error[step] += w @ h[step], then gradient[step] += w.T @ error[step], in one pass over w."""
     size = w.shape[1]

@@ -52,29 +52,68 @@ def advance_vanilla(
     """
     steps, features = x.shape
     zero = x.dtype.type(0)
+    groups = (steps + 3) // 4
+    # Rows of zeros behind the last sample: they move nothing, and the last group needs a next one.
+    samples = np.zeros((4 * groups + 4, features), x.dtype)
+    targets = np.zeros((4 * groups, 2), x.dtype)
+    for step in range(steps):
+        targets[step, 0] = signal[step]
+        targets[step, 1] = noise[step]
+        for i in range(features):
+            samples[step, i] = x[step, i]
+    products = _products_within_groups(samples)
     for run in range(status.size):
         if status[run] != RUNNING:
             continue
         w = weight[run]
         rate = learning_rate[run] + learning_rate[run]
         sigma = noise_std[run]
-        prediction = zero
+        p0, p1, p2, p3 = zero, zero, zero, zero
         for i in range(features):
-            prediction += w[i] * x[0, i]
-        # One pass over the weights a step: the update and the next sample's prediction share it.
-        for step in range(steps):
-            gradient = rate * (signal[step] + sigma * noise[step] - prediction)
-            following = min(step + 1, steps - 1)
-            prediction = zero
+            p0 += w[i] * samples[0, i]
+            p1 += w[i] * samples[1, i]
+            p2 += w[i] * samples[2, i]
+            p3 += w[i] * samples[3, i]
+        # Four steps share one pass over the weights: what earlier steps of a group add to a prediction is a product of
+        # samples, the same for every run. The pass also makes the predictions for the next group.
+        for group in range(groups):
+            t = 4 * group
+            g = products[group]
+            c0 = rate * (targets[t, 0] + sigma * targets[t, 1] - p0)
+            c1 = rate * (targets[t + 1, 0] + sigma * targets[t + 1, 1] - p1 - c0 * g[0])
+            c2 = rate * (targets[t + 2, 0] + sigma * targets[t + 2, 1] - p2 - c0 * g[1] - c1 * g[2])
+            c3 = rate * (targets[t + 3, 0] + sigma * targets[t + 3, 1] - p3 - c0 * g[3] - c1 * g[4] - c2 * g[5])
+            p0, p1, p2, p3 = zero, zero, zero, zero
             for i in range(features):
-                wi = w[i] + gradient * x[step, i]
+                wi = (
+                    w[i] + c0 * samples[t, i] + c1 * samples[t + 1, i] + c2 * samples[t + 2, i] + c3 * samples[t + 3, i]
+                )
                 w[i] = wi
-                prediction += wi * x[following, i]
+                p0 += wi * samples[t + 4, i]
+                p1 += wi * samples[t + 5, i]
+                p2 += wi * samples[t + 6, i]
+                p3 += wi * samples[t + 7, i]
         total = zero
         for i in range(features):
             total += w[i] * w[i]
         if not total < DIVERGED_NORM * DIVERGED_NORM:
             status[run] = DIVERGED
+
+
+@njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")
+def _products_within_groups(samples: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the inner products of the samples of each group of four: 01, 02, 12, 03, 13, 23; shape (groups, 6)."""
+    products = np.zeros((len(samples) // 4, 6), samples.dtype)
+    for group in range(len(products)):
+        place = 0
+        for later in range(1, 4):
+            for earlier in range(later):
+                total = samples.dtype.type(0)
+                for i in range(samples.shape[1]):
+                    total += samples[4 * group + earlier, i] * samples[4 * group + later, i]
+                products[group, place] = total
+                place += 1
+    return products
 
 
 @njit(cache=True, nogil=True, fastmath=_FASTMATH, error_model="numpy")
