@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
         "scale": plan.scale,
         "scale_note": f"{plan.scale}: {plan.entry.note}" if plan.entry.note else "",
         "config_hash": points[0].config_hash,
+        "settings": json.dumps(points[0].settings),
         **_of_the_points(datasets),
     }
     store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)

@@ -29,8 +29,8 @@ Module = TypeVar("Module", bound=nn.Module)
 def balanced_factors(product: Tensor) -> tuple[Tensor, Tensor]:
     """Return w and u with w⊙u = ``product``: w = sign √, u = √ of its magnitude, and w = 0, u = 0.1 where it is 0.
 
-    Gradient descent keeps w = u, or w = -u, once it holds: an entry that starts balanced and not at 0 can shrink to 0 and
-    grow, and never change its sign.
+    Gradient descent keeps w = u, or w = -u, once it holds: an entry that starts balanced and not at 0 can shrink to 0
+    and grow, and never change its sign.
 
     Args:
         product: any shape.
@@ -56,8 +56,8 @@ class Hadamard(nn.Module):
     It is DCS with P = I, for any shape. The mirror of an entry is w = u = 0, where the entry is 0.
 
     Args:
-        imbalance: u² - w² at the start. 0 starts balanced (:func:`balanced_factors`), and no entry ever changes its sign;
-            with 0.01 an entry at 0 starts alike, w = 0 and u = 0.1, and all entries can change their signs.
+        imbalance: u² - w² at the start. 0 starts balanced (:func:`balanced_factors`), and no entry ever changes its
+            sign; with 0.01 an entry at 0 starts alike, w = 0 and u = 0.1, and all entries can change their signs.
     """
 
     def __init__(self, imbalance: float = 0.0) -> None:
@@ -90,14 +90,14 @@ class _Projected(nn.Module):
         name = type(self).__name__
         if o.ndim != 2 or not 0 < o.shape[1] <= o.shape[0]:
             raise ValueError(
-                f"{name}: O has shape {tuple(o.shape)}; it has to be (entries of the parameter, constrained directions), "
-                "with at least one direction and no more than entries"
+                f"{name}: O has shape {tuple(o.shape)}; it has to be (entries of the parameter, directions), with "
+                "at least one direction and no more than entries"
             )
         error = (o.T @ o - torch.eye(o.shape[1], dtype=o.dtype, device=o.device)).abs().max().item()
         if not error <= ORTHONORMAL_TOLERANCE:
             raise ValueError(
-                f"{name}: the columns of O, of shape {tuple(o.shape)}, are not orthonormal (OᵀO differs from the identity "
-                f"by {error:.2g}); torch.linalg.qr makes them so"
+                f"{name}: the columns of O, of shape {tuple(o.shape)}, are not orthonormal (OᵀO is off the identity by "
+                f"{error:.2g}); torch.linalg.qr makes them so"
             )
         self.register_buffer("o", o)
 
@@ -108,8 +108,8 @@ class _Projected(nn.Module):
     def _flat(self, value: Tensor) -> Tensor:
         if value.numel() != self.o.shape[0]:
             raise ValueError(
-                f"{type(self).__name__}: the parameter has shape {tuple(value.shape)}, {value.numel()} entries, and O has "
-                f"shape {tuple(self.o.shape)}; O needs one row an entry"
+                f"{type(self).__name__}: the parameter has shape {tuple(value.shape)}, {value.numel()} entries, and O "
+                f"has shape {tuple(self.o.shape)}; O needs one row an entry"
             )
         return value.reshape(-1)
 
@@ -148,8 +148,8 @@ class DCS(_Projected):
         projection = self.o @ self.o.T
         if (projection - projection.diagonal().diag()).abs().max() > ORTHONORMAL_TOLERANCE:
             raise ValueError(
-                f"DCS: with this O of shape {tuple(self.o.shape)}, P = OOᵀ is not diagonal and Eq. 7 cannot take every value "
-                f"of a parameter of shape {tuple(value.shape)}; use MirrorDCS"
+                f"DCS: with this O of shape {tuple(self.o.shape)}, P = OOᵀ is not diagonal and Eq. 7 cannot take every "
+                f"value of a parameter of shape {tuple(value.shape)}; use MirrorDCS"
             )
         w, u = (self.project(factor).reshape(value.shape) for factor in balanced_factors(self.project(flat)))
         return w, u, value.clone()
@@ -205,7 +205,7 @@ def constrain(module: Module, name: str, constraint: nn.Module) -> Module:
 
 
 def constrain_all(module: Module) -> Module:
-    """Write every parameter of a module and its submodules as w⊙u, with the values that they have; return the module."""
+    """Write every parameter of a module and its submodules as w⊙u, values kept; return the module."""
     for submodule in list(module.modules()):
         for name, _ in list(submodule.named_parameters(recurse=False)):
             constrain(submodule, name, Hadamard())
@@ -213,7 +213,7 @@ def constrain_all(module: Module) -> Module:
 
 
 def effective_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Yield (owner, name, value) of all that a module computes with: constrained parameters as their value, not factors."""
+    """Yield (owner, name, value) of all that a module computes with: for a constrained parameter its value."""
     for submodule in module.modules():
         if isinstance(submodule, parametrize.ParametrizationList):
             continue

@@ -72,7 +72,7 @@ def correlation(activations: ArrayLike, constant: float = CONSTANT_THRESHOLD) ->
 
 
 def correlation_order(correlations: ArrayLike) -> NDArray[np.intp]:
-    """Return the order in which the paper draws neurons: sorted by the top eigenvector (Appendix B.2), constant ones last.
+    """Return the paper's order of neurons: by the top eigenvector of the matrix (Appendix B.2), constant ones last.
 
     The eigenvector's sign is chosen so that its entries sum to a positive number.
 
@@ -127,7 +127,7 @@ def clusters(correlations: ArrayLike, threshold: float = HOMOGENEOUS_CORRELATION
 
 
 def weight_distance(weights: ArrayLike) -> NDArray[np.float64]:
-    """Return how far each pair of neurons is from the mirror of its exchange, relative to the norms (Section 3.3, Eq. 11).
+    """Return how far each pair of neurons is from the mirror of its exchange, relative to their norms (Eq. 11).
 
     For neurons with weights a and b it is ‖a - b‖ / √(‖a‖² + ‖b‖²), √2 ‖Pθ‖ / ‖θ‖ for θ = (a, b) and P of Eq. 11: 0 for
     identical neurons, 1 for orthogonal ones, at most √2. NaN where both are zero.
@@ -142,4 +142,4 @@ def weight_distance(weights: ArrayLike) -> NDArray[np.float64]:
     squares = (rows**2).sum(axis=1)
     norms = np.sqrt(squares[:, None] + squares)
     distances = np.array([np.linalg.norm(rows - row, axis=1) for row in rows])
-    return np.divide(distances, norms, out=np.full_like(norms, np.nan), where=norms > 0)
+    return np.asarray(np.divide(distances, norms, out=np.full_like(norms, np.nan), where=norms > 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -10,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from mirrorsym.training import laid_out, memory_format
 
@@ -22,8 +24,8 @@ def step_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size
     """Return the peak memory of a step of SGD with momentum, in bytes, above what there was before the network.
 
     The momentum exists already in the step that is measured. Parameters, gradients and momentum are float32; on a GPU
-    with bfloat16 the network computes in it, as in :func:`mirrorsym.training.train`. On a CPU it is measured in a fork, so
-    call it in a process that has done little else: memory that was freed before would be used again and not counted.
+    with bfloat16 the network computes in it, as in :func:`mirrorsym.training.train`. On a CPU it is measured in a fork,
+    so call it in a process that has done little else: memory that was freed before would be used again, uncounted.
 
     Args:
         build: makes the network.
@@ -48,7 +50,7 @@ def _training_step(
 ) -> Callable[[], None]:
     network = build()
     layout = memory_format(network, device)
-    network.to(device=device, memory_format=layout)
+    network.to(device).to(memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
     pictures = laid_out(torch.zeros((batch_size, *shape), device=device), layout)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
@@ -60,8 +62,8 @@ def _training_step(
     def take_step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            loss = F.cross_entropy(network(pictures), labels)
-        loss.backward()
+            loss = functional.cross_entropy(network(pictures), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return take_step
@@ -72,26 +74,28 @@ def _resident_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch
     _training_step(
         lambda: nn.Sequential(nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), shape, 1, "cpu"
     )()
-    _forget_peak()
-    before = _resident("VmRSS") if _LINUX else _largest()
+    _forget_the_past()
+    before = _largest()
     take_step = _training_step(build, shape, batch_size, "cpu")
     take_step()
+    _forget_the_past()
     take_step()
-    return (_resident("VmHWM") if _LINUX else _largest()) - before
+    return _largest() - before
 
 
-def _forget_peak() -> None:
-    """Let the largest resident size start from now on, where the system can."""
+def _forget_the_past() -> None:
+    """Give back what was freed and let the largest size start from now on, where the system can."""
     if _LINUX:
+        with contextlib.suppress(AttributeError):  # musl has no malloc_trim and keeps little
+            ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
-
-
 def _largest() -> int:
+    """Return the largest resident size so far, in bytes."""
+    if _LINUX:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 

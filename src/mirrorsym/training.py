@@ -1,7 +1,7 @@
 """One training loop for picture classifiers: plain PyTorch, the data on the device, resumable from inside an epoch.
 
-Nothing in a run depends on the process that computes it: the shuffle and the augmentation of an epoch are drawn from the
-experiment's name, the seed and the epoch, so a run that goes on from a checkpoint draws what an undisturbed one would.
+Nothing in a run depends on the process that computes it: the shuffle and the augmentation of an epoch are drawn from
+the experiment's name, the seed and the epoch, so a run that goes on from a checkpoint draws the same.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mirrorsym.data.images import Images
 from mirrorsym.experiments.base import Context
 from mirrorsym.recipe import Recipe
 from mirrorsym.streams import stream, torch_seed
+
+Network = TypeVar("Network", bound=nn.Module)
 
 EVALUATION_BATCH = 500
 PROGRESS_STEPS = 50
@@ -37,7 +39,7 @@ class Trained:
         history: each measure's values, one an epoch, the start among them (epoch 0). ``train_loss`` is the mean loss of
             the epoch's steps, for epoch 0 the loss of the first step, before any update; ``epoch_seconds`` the time
             that the epoch's steps took without the measures, for epoch 0 zero.
-        diverged: True where a loss was not finite; the history then ends early.
+        diverged: True where a loss or, at the end, a parameter was not finite; the history may then end early.
     """
 
     history: dict[str, list[float]]
@@ -64,7 +66,7 @@ def reproducible(device: str, threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
 
 
-def initialized(build: Callable[[], nn.Module], experiment: str, seed: int) -> nn.Module:
+def initialized(build: Callable[[], Network], experiment: str, seed: int) -> Network:
     """Return ``build()``, its random initial values drawn from the experiment and the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(experiment, seed, "initial"))
@@ -72,7 +74,7 @@ def initialized(build: Callable[[], nn.Module], experiment: str, seed: int) -> n
 
 
 def memory_format(model: nn.Module, device: str) -> torch.memory_format:
-    """Return the memory layout to train a network in: channels_last, which is faster on CPUs and GPUs, where it is safe.
+    """Return the memory layout to train a network in: channels_last, the faster one on CPUs and GPUs, where it is safe.
 
     On a CPU, torch 2.14.1 corrupts the heap in the gradient of a strided 1x1 convolution over 4 or 6 channels in
     channels_last. Networks with such a convolution over fewer than 8 channels get the contiguous layout there.
@@ -82,17 +84,17 @@ def memory_format(model: nn.Module, device: str) -> torch.memory_format:
         device: ``"cpu"`` or ``"cuda"``.
     """
     for module in model.modules() if device == "cpu" else ():
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1):
-            if module.in_channels < SAFE_CHANNELS:
-                return torch.contiguous_format
+        few = isinstance(module, nn.Conv2d) and module.in_channels < SAFE_CHANNELS
+        if few and module.kernel_size == (1, 1) and module.stride != (1, 1):
+            return torch.contiguous_format
     return torch.channels_last
 
 
 def laid_out(pictures: Tensor, layout: torch.memory_format) -> Tensor:
     """Return a copy of pictures in a memory layout.
 
-    ``Tensor.contiguous`` does not do: with one channel a batch counts as contiguous in both layouts, whatever its strides
-    are, and its strides decide in which one the whole network computes.
+    ``Tensor.contiguous`` does not do: with one channel a batch counts as contiguous in both layouts, whatever its
+    strides are, and its strides decide in which one the whole network computes.
     """
     return pictures.clone(memory_format=layout)
 
@@ -122,7 +124,9 @@ class Pictures:
     def test_batches(self, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pictures, labels) of the test part in order, the first ``limit`` pictures where it is given."""
         images, labels = self.test_images[:limit], self.test_labels[:limit]
-        for part, answers in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+        for part, answers in zip(
+            torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True
+        ):
             yield self.normalized(part), answers
 
 
@@ -131,14 +135,14 @@ def augmented(pixels: Tensor, shifts: Tensor, flips: Tensor | None, padding: int
 
     Args:
         pixels: shape (pictures, channels, height, width).
-        shifts: rows and columns to start from, between 0 and 2 padding, shape (pictures, 2); the middle leaves a picture
-            where it is.
+        shifts: rows and columns to start from, between 0 and 2 padding, shape (pictures, 2); the middle leaves a
+            picture where it is.
         flips: which pictures to flip left to right, shape (pictures,), or None.
         padding: pixels of zeros on each side.
     """
     if padding:
         height, width = pixels.shape[2:]
-        windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        windows = functional.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
         pixels = windows[torch.arange(len(pixels), device=pixels.device), :, shifts[:, 0], shifts[:, 1]]
     if flips is not None:
         pixels = torch.where(flips[:, None, None, None], pixels.flip(3), pixels)
@@ -251,8 +255,8 @@ class _Run:
         """Take one step; the loss is not read, since that would wait for the GPU."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device, torch.bfloat16, enabled=self._bfloat16):
-            loss = F.cross_entropy(self.model(laid_out(pictures, self.layout)), labels)
-        loss.backward()
+            loss = functional.cross_entropy(self.model(laid_out(pictures, self.layout)), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.loss_sum += loss.detach()
         self.step += 1
@@ -307,7 +311,7 @@ def train(
         ValueError: if there are fewer training pictures than one batch needs.
     """
     device, layout = context.device, memory_format(model, context.device)
-    model.to(device=device, memory_format=layout)
+    model.to(device).to(memory_format=layout)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -325,7 +329,8 @@ def train(
             break
         run.record({"train_loss": loss, "epoch_seconds": seconds, **measure()})
         run.next_epoch()
-    return Trained(run.history, run.diverged)
+    finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
+    return Trained(run.history, run.diverged or not finite)
 
 
 def _epoch(

@@ -76,7 +76,9 @@ def test_both_arms_draw_the_same_initial_values() -> None:
         initialized(lambda arm=arm: build(SMALL, arm, 1, 10), "test", 0) for arm in ("vanilla", "dcs")
     )
     for (*_, value), (*_, product) in zip(
-        sorted(effective_parameters(plain), key=_order), sorted(effective_parameters(constrained), key=_order), strict=True
+        sorted(effective_parameters(plain), key=_order),
+        sorted(effective_parameters(constrained), key=_order),
+        strict=True,
     ):
         torch.testing.assert_close(value, product)
 
@@ -86,16 +88,16 @@ def _order(parameter: tuple[torch.nn.Module, str, torch.Tensor]) -> tuple[float,
 
 
 def test_peak_memory_counts_parameters_gradients_momentum_and_factors() -> None:
-    """A wide linear layer, whose parameters outweigh all else: 3 times plain, 8 times or a little less as a product."""
+    """A wide linear layer, whose parameters outweigh all else: 3 times plain, at least 8 times as a product."""
     size = 4000 * 1000 * 4
 
     def plain() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4000, 1000))
 
     peak = memory.step_peak(plain, (1, 1, 4000), 1, "cpu")
-    assert 2.9 * size < peak < 3.6 * size
+    assert 2.9 * size < peak < 3.3 * size
     constrained = memory.step_peak(lambda: constrain_all(plain()), (1, 1, 4000), 1, "cpu")
-    assert 6.9 * size < constrained < 9.1 * size
+    assert 7.9 * size < constrained < 11 * size
 
 
 def test_a_measuring_process_that_fails_says_so() -> None:

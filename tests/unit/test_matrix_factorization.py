@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from mirrorsym.experiments import factorization_stability
 from mirrorsym.experiments import matrix_factorization as experiment
 from mirrorsym.experiments.base import DIVERGED, Context
 from mirrorsym.kernels.matrix_factorization import BLOCK, advance
@@ -194,3 +195,15 @@ def test_without_noise_the_product_becomes_the_identity() -> None:
 def test_measured_steps_must_ascend(steps: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="measured_steps"):
         experiment.MatrixFactorizationSettings(measured_steps=steps)
+
+
+def test_exponent_of_one_noiseless_mode_is_the_mean_logarithm_of_its_growth() -> None:
+    """With y = x in one dimension the direction a = b grows by 1 + 2 learning_rate x² a step."""
+    settings = factorization_stability.FactorizationStabilitySettings(dimension=1, steps=20_000)
+    rates = [0.01, 0.1]
+    result = factorization_stability.run(settings, {"signal": [1.0], "learning_rate": rates}, 0, Context())
+    x, weight = np.polynomial.hermite_e.hermegauss(80)
+    expected = [(weight * np.log1p(2 * rate * x**2)).sum() / weight.sum() for rate in rates]
+    np.testing.assert_allclose(result["lyapunov_exponent"].values.ravel(), expected, rtol=0.04)
+    alone = factorization_stability.run(settings, {"signal": [1.0], "learning_rate": rates[1:]}, 0, Context())
+    assert alone.identical(result.sel(learning_rate=rates[1:]))

@@ -40,8 +40,9 @@ def run(settings: DcsResnetSettings, grid: Grid, seed: int, context: Context) ->
     Sparsity is the fraction of parameters below 10⁻⁶ in magnitude, of the products where there are factors. All is
     reproducible bit for bit but ``epoch_seconds`` and ``peak_memory``, which are measurements of the machine: the time
     of an epoch's steps without the tests between epochs, and the peak over one training step with gradients and
-    momentum. On a GPU the latter is the allocator's, on a CPU the largest resident size of a process of its own above what
-    it had before the network was built; parameters, gradients and momentum are float32, activations bfloat16 on a GPU that has it.
+    momentum. On a GPU the latter is the allocator's, on a CPU the largest resident size of a process of its own above
+    what it had before the network was built. Parameters, gradients and momentum are float32, activations bfloat16 on a
+    GPU that has it.
 
     Args:
         settings: what is fixed.

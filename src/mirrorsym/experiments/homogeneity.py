@@ -1,4 +1,4 @@
-"""Homogeneity of the penultimate neurons of a ResNet18, with and without weight decay (Section 3.3, Figures 3 and 6)."""
+"""Homogeneity of a ResNet18's penultimate neurons, with and without weight decay (Section 3.3, Figures 3 and 6)."""
 
 from __future__ import annotations
 

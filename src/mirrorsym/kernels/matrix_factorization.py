@@ -272,46 +272,50 @@ def _error_and_gradient(w, h, error, gradient, step):  # type: ignore[no-untyped
 
 
 @_compiled
-def _advance(w, u, x, noise, signal, learning_rate):  # type: ignore[no-untyped-def]
+def _advance(w, transposed_u, x, noise, signal, learning_rate, inputs, hidden, error, gradient, coefficient):  # type: ignore[no-untyped-def]
+    """Take the steps on padded matrices, in place; the last five arguments are room for one block of steps."""
     steps, dimension = x.shape
-    kind = w.dtype
-    size = (dimension + _PADDING - 1) // _PADDING * _PADDING
-    padded_w, transposed_u = np.zeros((size, size), kind), np.zeros((size, size), kind)
-    padded_w[:dimension, :dimension] = w
-    transposed_u[:dimension, :dimension] = u.T
-    inputs, hidden = np.zeros((BLOCK, size), kind), np.zeros((BLOCK, size), kind)
-    error, gradient = np.zeros((BLOCK, size), kind), np.zeros((BLOCK, size), kind)
-    coefficient = np.zeros(BLOCK, kind)
-    noise_weight = kind.type(1) - signal
+    size = w.shape[0]
+    zero, one = signal - signal, w.dtype.type(1)
     rate = -(learning_rate + learning_rate)
     for start in range(0, steps, BLOCK):
         count = min(BLOCK, steps - start)
-        inputs[:count, :dimension] = x[start : start + count]
         for k in range(count):
             for i in range(dimension):
-                error[k, i] = -(signal * inputs[k, i] + noise_weight * noise[start + k, i])
-        hidden[:] = 0
-        gradient[:] = 0
+                inputs[k, i] = x[start + k, i]
+            for i in range(dimension):
+                error[k, i] = -(signal * inputs[k, i] + (one - signal) * noise[start + k, i])
+            for i in range(size):
+                hidden[k, i] = zero
+            for i in range(size):
+                gradient[k, i] = zero
         _add_product(hidden, inputs, size, 1, transposed_u, count, size)
         for k in range(count):
             _add_earlier(hidden, k, inputs, inputs, coefficient, gradient)
             _add_earlier(error, k, hidden, hidden, coefficient, error)
-            _error_and_gradient(padded_w, hidden, error, gradient, k)
+            _error_and_gradient(w, hidden, error, gradient, k)
             _add_earlier(gradient, k, error, error, coefficient, hidden)
             # From here on both hold the step's change: W gains error × hidden, U gains gradient × input.
             for i in range(size):
                 error[k, i] *= rate
+            for i in range(size):
                 gradient[k, i] *= rate
-        loss = kind.type(0)
+        loss = zero
         for i in range(dimension):
             loss += error[count - 1, i] * error[count - 1, i]
-        if not loss <= kind.type(DIVERGED_LOSS) * rate * rate:
+        if not loss <= w.dtype.type(DIVERGED_LOSS) * rate * rate:
             return False
-        _add_product(padded_w, error, 1, size, hidden, size, count)
+        _add_product(w, error, 1, size, hidden, size, count)
         _add_product(transposed_u, inputs, 1, size, gradient, size, count)
-    w[:] = padded_w[:dimension, :dimension]
-    u[:] = transposed_u[:dimension, :dimension].T
     return True
+
+
+def _aligned_zeros(shape: tuple[int, ...], kind: Any) -> NDArray[np.floating]:
+    """Return zeros that start at a cache line, so that no vector lies across two."""
+    count, line = int(np.prod(shape)), 64 // np.dtype(kind).itemsize
+    room = np.zeros(count + line, kind)
+    first = -(room.ctypes.data // room.itemsize) % line
+    return room[first : first + count].reshape(shape)
 
 
 def advance(
@@ -338,5 +342,13 @@ def advance(
     Returns:
         False where the run diverged, which is looked at once a block; then ``w`` and ``u`` are left as they were.
     """
-    scalar = w.dtype.type
-    return bool(_advance(w, u, x, noise, scalar(signal), scalar(learning_rate)))
+    dimension, scalar = len(w), w.dtype.type
+    size = -(-dimension // _PADDING) * _PADDING
+    matrices = [_aligned_zeros((size, size), w.dtype) for _ in range(2)]
+    inner_w, inner_transposed_u = (matrix[:dimension, :dimension] for matrix in matrices)
+    inner_w[:], inner_transposed_u[:] = w, u.T
+    room = [_aligned_zeros(shape, w.dtype) for shape in [(BLOCK, size)] * 4 + [(BLOCK,)]]
+    finished = bool(_advance(*matrices, x, noise, scalar(signal), scalar(learning_rate), *room))
+    if finished:
+        w[:], u[:] = inner_w, inner_transposed_u.T
+    return finished

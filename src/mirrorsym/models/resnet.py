@@ -8,8 +8,6 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 PENULTIMATE = 128
 """Neurons of the fully connected penultimate layer (Appendix B.2)."""
-UNSAFE_CHANNELS = (4, 6)
-"""Input channels at which a strided 1x1 convolution in channels_last corrupts the heap on a CPU (torch 2.14.1)."""
 
 
 class ResNet18(ResNet):
@@ -50,8 +48,10 @@ class ResNet18(ResNet):
         Args:
             pictures: shape (pictures, channels, height, width).
         """
-        return self._forward_impl(pictures)
+        preactivation: Tensor = self._forward_impl(pictures)
+        return preactivation
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, shape (pictures, classes)."""
-        return self.classifier(torch.relu(self.preactivation(x)))
+        logits: Tensor = self.classifier(torch.relu(self.preactivation(x)))
+        return logits

@@ -1,0 +1,80 @@
+"""Two checkpoints kept, a corrupt one passed over, one writer, nothing left when the result stands."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mirrorsym.checkpoints import FileCheckpoint
+from mirrorsym.experiments.base import Stopped
+from mirrorsym.files import FileError
+
+
+def state(number: int) -> dict[str, object]:
+    return {"step": number, "weight": torch.full((3,), float(number))}
+
+
+def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
+    checkpoint = FileCheckpoint(tmp_path / "point", seconds=0)
+    assert checkpoint.load() is None
+    for number in range(4):
+        checkpoint.save(state(number))
+    found = checkpoint.load()
+    assert found is not None
+    assert found["step"] == 3
+    assert torch.equal(found["weight"], torch.full((3,), 3.0))
+    assert len(list((tmp_path / "point").glob("*.pt"))) == 2
+    checkpoint.remove()
+    assert not (tmp_path / "point").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_corrupt_one_is_passed_over(tmp_path: Path, damage: bytes | None) -> None:
+    checkpoint = FileCheckpoint(tmp_path, seconds=0)
+    checkpoint.save(state(1))
+    checkpoint.save(state(2))
+    newest = max(tmp_path.glob("*.pt"))
+    newest.write_bytes(newest.read_bytes()[:-100] if damage is None else damage)
+    found = checkpoint.load()
+    assert found is not None
+    assert found["step"] == 1
+
+
+def test_a_pickle_that_calls_something_is_not_run(tmp_path: Path) -> None:
+    class Calls:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "trap"),)
+
+    checkpoint = FileCheckpoint(tmp_path, seconds=0)
+    torch.save({"step": Calls()}, tmp_path / "00000000.pt")
+    assert checkpoint.load() is None
+    assert not (tmp_path / "trap").exists()
+
+
+def test_it_is_due_after_its_interval_and_when_asked_to_stop(tmp_path: Path) -> None:
+    assert FileCheckpoint(tmp_path / "often", seconds=0).due()
+    checkpoint = FileCheckpoint(tmp_path / "seldom", seconds=1000)
+    assert not checkpoint.due()
+    before = signal.getsignal(signal.SIGUSR1)
+    checkpoint.stop_on(signal.SIGUSR1)
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert checkpoint.due()
+        with pytest.raises(Stopped):
+            checkpoint.save(state(5))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    found = checkpoint.load()
+    assert found is not None
+    assert found["step"] == 5
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    first = FileCheckpoint(tmp_path, seconds=0)
+    with pytest.raises(FileError, match="is leased"):
+        FileCheckpoint(tmp_path, seconds=0)
+    first.remove()

@@ -1,0 +1,77 @@
+"""The whole paper at scale tiny, from nothing: every rule once, and the numbers in the files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from project import ROOT, Project
+
+from mirrorsym import store
+from mirrorsym.config import load, load_experiment
+from mirrorsym.experiments.base import DIVERGED, FINISHED, NOT_IN_SWEEP
+
+CONFIG = load(ROOT / "config", {"scale": "tiny"})
+TINY = ("--config", "scale=tiny")
+
+
+@pytest.fixture(scope="module")
+def paper(project: Project) -> Project:
+    """The project with its own configuration, after one run."""
+    for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
+        (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
+    project.snakemake(*TINY)
+    return project
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", CONFIG.experiments)
+def test_every_result_keeps_the_contract(paper: Project, name: str) -> None:
+    result, experiment = paper.result(name, "tiny"), load_experiment(CONFIG.module_of(name))
+    store.check(result, experiment)
+    assert set(np.unique(result.status)) <= {FINISHED, DIVERGED, NOT_IN_SWEEP}
+    assert {"Conventions", "title", "history", "config_hash", "code_version", "created", "software"} <= set(
+        result.attrs
+    )
+    assert (result.attrs["experiment"], result.attrs["scale"]) == (name, "tiny")
+    for variable in (*result.data_vars.values(), *result.coords.values()):
+        assert {"units", "long_name"} <= set(variable.attrs), variable.name
+    for variable in experiment.variables:
+        away = result[variable].where(result.status != FINISHED)
+        assert np.isnan(away).all(), f"{variable} has numbers where no run finished"
+        assert np.isfinite(result[variable].where(result.status == FINISHED)).any(), variable
+
+
+def test_sparsity_is_what_the_weights_say(paper: Project) -> None:
+    result = paper.result("sparsity", "tiny")
+    for threshold in result.threshold.values:
+        recounted = (np.abs(result.weight) < threshold).mean("feature").where(result.status == FINISHED)
+        np.testing.assert_allclose(result.sparsity.sel(threshold=threshold), recounted)
+    assert (result.status.sel(parameterization="vanilla", learning_rate=1) == DIVERGED).all()
+
+
+def test_correlations_are_correlations(paper: Project) -> None:
+    result = paper.result("homogeneity", "tiny")
+    for name in ("correlation_pre", "correlation_post"):
+        matrices = result[name].values.reshape(-1, 128, 128)
+        assert np.nanmax(np.abs(matrices)) <= 1 + 1e-5
+        np.testing.assert_allclose(matrices, matrices.swapaxes(1, 2), atol=1e-5)
+        diagonal = matrices.diagonal(axis1=1, axis2=2)
+        np.testing.assert_allclose(diagonal[np.isfinite(diagonal)], 1, atol=1e-5)
+    assert sorted(result.order_pre.values[0, 0].astype(int)) == list(range(128))
+
+
+@pytest.mark.parametrize("figure", CONFIG.figures)
+def test_every_figure_shows_what_the_results_hold(paper: Project, figure: str) -> None:
+    for suffix in ("pdf", "svg", "png", "csv"):
+        assert (paper.folder / "paper/figures/tiny" / f"{figure}.{suffix}").stat().st_size > 100
+    assert "show what the result files hold" in paper.mirrorsym("trace", figure, "--scale", "tiny").stdout
+
+
+def test_a_remade_figure_has_the_same_bytes_and_then_nothing_is_left_to_do(paper: Project) -> None:
+    folder = paper.folder / "paper/figures/tiny"
+    before = {path.name: path.read_bytes() for path in folder.glob("fig3_left.*")}
+    paper.snakemake("-f", "fig3_left", *TINY)
+    assert {path.name: path.read_bytes() for path in folder.glob("fig3_left.*")} == before
+    assert paper.planned(*TINY) == {}
+    report = paper.mirrorsym("report", "--scale", "tiny").stdout
+    assert f"{len(CONFIG.figures)} of {len(CONFIG.figures)} figures" in report
