@@ -90,7 +90,7 @@ class FileCheckpoint:
         path = self.folder / "lease"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lease = open(path, "a")
+            lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
             fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FileError(f"{self.folder} is leased: another process trains this point; wait for it") from None

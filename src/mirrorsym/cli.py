@@ -235,6 +235,17 @@ def report(scale: str, directory: Path) -> None:
         click.echo(line)
 
 
+@cli.command("gallery")
+@_scale
+@_folder
+def gallery(scale: str, directory: Path) -> None:
+    """Remake the README's gallery from a scale's figures."""
+    from mirrorsym.gallery import write_gallery
+
+    for path in write_gallery(load(directory / "config", {"scale": scale}), directory):
+        click.echo(path)
+
+
 @cli.group("job", hidden=True)
 def job() -> None:
     """The jobs of the workflow."""

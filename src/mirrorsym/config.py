@@ -80,6 +80,7 @@ class ExperimentConfig(_Model):
 class FigureConfig(_Model):
     """One figure: the notebook ``notebooks/{id}.ipynb`` and what it reads."""
 
+    title: str = Field("", description="What the figure shows, for the gallery and the report.")
     experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
 
 

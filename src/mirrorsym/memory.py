@@ -18,6 +18,7 @@ from torch.nn import functional
 from mirrorsym.training import laid_out, memory_format
 
 _LINUX = sys.platform == "linux"
+_M_MMAP_THRESHOLD = -3
 
 
 def step_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, device: str) -> int:
@@ -35,6 +36,7 @@ def step_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size
     """
     if device == "cpu":
         return _in_fork(lambda: _resident_peak(build, shape, batch_size))
+    _warm_up(shape, device)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     take_step = _training_step(build, shape, batch_size, device)
@@ -69,11 +71,20 @@ def _training_step(
     return take_step
 
 
+def _warm_up(shape: tuple[int, ...], device: str) -> None:
+    """Let the libraries load their code and take their workspaces, which are no part of a step."""
+    layers = nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    _training_step(lambda: nn.Sequential(*layers), shape, 1, device)()
+
+
 def _resident_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int) -> int:
     torch.set_num_threads(1)
-    _training_step(
-        lambda: nn.Sequential(nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), shape, 1, "cpu"
-    )()
+    with contextlib.suppress(
+        AttributeError
+    ):  # glibc: blocks above 64 KiB go back when freed, so that the peak is exact
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    _warm_up(shape, "cpu")
+    build()  # what it imports is no part of a step
     _forget_the_past()
     before = _largest()
     take_step = _training_step(build, shape, batch_size, "cpu")

@@ -40,7 +40,7 @@ def hold_folder(folder: Path) -> str | None:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")
+        file = open(path, "a+")  # noqa: SIM115 (held until the process ends)
     except OSError as error:
         raise FileError(explain(error, path)) from None
     try:

@@ -13,6 +13,7 @@ from snakemake.logging import DefaultFormatter, logger
 
 from mirrorsym.config import ConfigError, nearest
 
+REASON_LENGTH = 150
 REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
 
 
@@ -43,8 +44,17 @@ def last_line(path: Path) -> str:
     return next((line for line in reversed(lines) if line), "").removeprefix("mirrorsym: ")
 
 
-class ShortErrors(DefaultFormatter):
-    """Snakemake's format, with a failed job as one sentence: the last line of its log. The log file keeps all."""
+class ShortMessages(DefaultFormatter):
+    """Snakemake's format, with a failed job as one sentence, the last line of its log, and reasons cut to a line."""
+
+    dryrun = False
+
+    def format_job_info(self, msg: dict[str, Any]) -> str:
+        """Return the lines of a job that starts; a dry run keeps all, since there the reasons are the answer."""
+        reason = str(msg.get("reason") or "")
+        if len(reason) > REASON_LENGTH and not self.dryrun:
+            msg = {**msg, "reason": f"{reason[:REASON_LENGTH]} …"}
+        return str(super().format_job_info(msg))
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
         """Return the sentence of a failed job."""
@@ -59,8 +69,10 @@ class ShortErrors(DefaultFormatter):
         return "" if text.startswith(REPEATED) else text
 
 
-def shorten_errors(settings: Any) -> None:
-    """Let the terminal show a failed job as one sentence, unless --verbose asks for everything."""
+def shorten_messages(settings: Any) -> None:
+    """Let the terminal show what a person reads, unless --verbose asks for everything; the log file keeps all."""
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and not settings.verbose:
-            handler.setFormatter(ShortErrors(settings.quiet, settings.show_failed_logs))
+            formatter = ShortMessages(settings.quiet, settings.show_failed_logs)
+            formatter.dryrun = settings.dryrun
+            handler.setFormatter(formatter)

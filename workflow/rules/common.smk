@@ -8,7 +8,7 @@ from mirrorsym import fingerprints, process
 from mirrorsym.config import ConfigError, load
 from mirrorsym.files import FileError, write_atomically
 from mirrorsym.points import Plan
-from mirrorsym.workflow import check_targets, python, shorten_errors
+from mirrorsym.workflow import check_targets, python, shorten_messages
 
 RESULTS = Path("results")
 MIRRORSYM = f"PYTHONPATH={Path(workflow.basedir) / 'src'} exec {python(workflow.deployment_settings)} -m mirrorsym"
@@ -23,7 +23,7 @@ try:
 except ConfigError as error:
     sys.exit(f"mirrorsym: {error}")
 
-shorten_errors(workflow.output_settings)
+shorten_messages(workflow.output_settings)
 FIGURES = Path("paper/figures") / CONFIG.scale
 
 

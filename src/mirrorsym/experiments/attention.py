@@ -98,7 +98,7 @@ def run_one(
     """
     from mirrorsym.kernels import attention, attention_two_layers
 
-    loops: Any = attention if layers == 1 else attention_two_layers
+    loss_and_gradient = (attention if layers == 1 else attention_two_layers).loss_and_gradient
     width = settings.features + 1
     tokens, targets = in_context_data(settings, settings.points[layers - 1], seed)
     problem = attention.Problem.of(tokens.astype("f4"), targets.astype("f4"))
@@ -112,8 +112,9 @@ def run_one(
         if step > settings.steps[layers - 1]:
             break
         if step:
-            loops.train(problem, parameters, moments, step - settings.measure_every, settings.measure_every, descent)
-        loss = loops.loss(problem, parameters)
+            before = step - settings.measure_every
+            attention.train(loss_and_gradient, problem, parameters, moments, before, settings.measure_every, descent)
+        loss = loss_and_gradient(problem, parameters, np.empty_like(parameters))
         if not (np.isfinite(loss) and np.isfinite(parameters).all()):
             spectra[:], losses[:] = np.nan, np.nan
             break

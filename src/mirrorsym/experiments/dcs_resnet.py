@@ -166,10 +166,13 @@ def peak_memory(
         classes: number of classes.
         device: ``"cpu"`` or ``"cuda"``.
     """
+    import mirrorsym.models.resnet  # noqa: F401, imported once here and not in each process that measures
     from mirrorsym.memory import step_peak
+    from mirrorsym.training import reproducible
 
     network = functools.partial(build, settings, parameterization, shape[0], classes)
-    return [step_peak(network, shape, batch_size, device) for batch_size in MEMORY_BATCHES]
+    with reproducible(device, settings.threads):
+        return [step_peak(network, shape, batch_size, device) for batch_size in MEMORY_BATCHES]
 
 
 EXPERIMENT = Experiment(

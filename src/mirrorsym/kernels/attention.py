@@ -10,7 +10,7 @@ padding never receives a gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,57 +155,79 @@ def add_two_sums(rows, a, b, sum_a, sum_b):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def loss_and_gradient(problem, parameters, gradient, by_point):  # type: ignore[no-untyped-def]
+def _points(tokens, targets, value, by_point, value_slope):  # type: ignore[no-untyped-def]
+    """Run every point forwards and backwards while its tokens are in the cache; return the sum of squared errors.
+
+    Args:
+        tokens: X, shape (points, tokens, width).
+        targets: shape (points,).
+        value: v, shape (width,).
+        by_point: a of every point, shape (points, width); overwritten by the loss's gradient at it.
+        value_slope: overwritten by the loss's gradient at v, shape (width,).
+    """
+    points, count, _ = tokens.shape
+    zero, weight = tokens.dtype.type(0.0), tokens.dtype.type(2.0 / points)
+    attention, read = np.empty(count, tokens.dtype), np.empty(count, tokens.dtype)
+    value_slope[:] = zero
+    squares = 0.0
+    for n in range(points):
+        two_products(tokens[n], by_point[n], value, attention, read)
+        softmax(attention)
+        prediction = zero
+        for i in range(count):
+            prediction += attention[i] * read[i]
+        error = prediction - targets[n]
+        squares += float(error) * float(error)
+        for i in range(count):
+            attention[i] *= weight * error
+            read[i] = attention[i] * (read[i] - prediction)
+        by_point[n] = zero
+        add_two_sums(tokens[n], read, attention, by_point[n], value_slope)
+    return squares
+
+
+def loss_and_gradient(problem: Problem, parameters: Array, gradient: Array) -> float:
     """Return the mean squared error and write its gradient.
 
     Args:
         problem: the data.
         parameters: W_K, W_Q, each width × width, and the last row of W_V, flat.
         gradient: of the same shape, overwritten.
-        by_point: scratch, shape (points, width).
     """
-    points, count, width = problem.tokens.shape
-    real = parameters.dtype.type
-    scale = real(problem.scale)
-    area = width * width
-    key = parameters[:area].reshape(width, width)
-    query = parameters[area : 2 * area].reshape(width, width)
-    value = parameters[2 * area :]
-    value_slope = gradient[2 * area :]
-    value_slope[:] = real(0.0)
-    np.dot(problem.last, np.dot(query.T, key) * scale, by_point)
-    attention, read = np.empty(count, parameters.dtype), np.empty(count, parameters.dtype)
-    loss = 0.0
-    for n in range(points):
-        tokens = problem.tokens[n]
-        two_products(tokens, by_point[n], value, attention, read)
-        softmax(attention)
-        prediction = real(0.0)
-        for i in range(count):
-            prediction += attention[i] * read[i]
-        error = prediction - problem.targets[n]
-        loss += float(error) * float(error)
-        error *= real(2.0 / points)
-        for i in range(count):
-            attention[i] *= error
-            read[i] = attention[i] * (read[i] - prediction)
-        by_point[n] = real(0.0)
-        add_two_sums(tokens, read, attention, by_point[n], value_slope)
-    product_slope = np.dot(problem.last.T, by_point) * scale
-    gradient[:area] = np.dot(query, product_slope).ravel()
-    gradient[area : 2 * area] = np.dot(key, product_slope.T).ravel()
-    return loss / points
+    width = problem.last.shape[1]
+    end = 2 * width * width
+    key, query = parameters[:end].reshape(2, width, width)
+    key_slope, query_slope = gradient[:end].reshape(2, width, width)
+    scale = parameters.dtype.type(problem.scale)
+    by_point = problem.last @ (query.T @ key * scale)
+    squares = _points(problem.tokens, problem.targets, parameters[end:], by_point, gradient[end:])
+    product_slope = problem.last.T @ by_point * scale
+    np.dot(query, product_slope, out=key_slope)
+    np.dot(key, product_slope.T, out=query_slope)
+    return float(squares / len(problem.targets))
 
 
-@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def train(problem, parameters, moments, first, steps, descent):  # type: ignore[no-untyped-def]
-    """Take ``steps`` full-batch steps in place, after ``first`` earlier ones."""
-    gradient, by_point = np.empty_like(parameters), np.empty_like(problem.last)
+def train(
+    loss_and_gradient: Callable[[Problem, Array, Array], float],
+    problem: Problem,
+    parameters: Array,
+    moments: Array,
+    first: int,
+    steps: int,
+    descent: Descent,
+) -> None:
+    """Take full-batch steps in place.
+
+    Args:
+        loss_and_gradient: of this module, or of :mod:`mirrorsym.kernels.attention_two_layers`.
+        problem: the data.
+        parameters: flat, as ``loss_and_gradient`` wants them.
+        moments: Adam's two averages, shape (2, parameters.size); zeros before the first step.
+        first: number of steps taken before.
+        steps: number of steps to take.
+        descent: how.
+    """
+    gradient = np.empty_like(parameters)
     for step in range(first + 1, first + steps + 1):
-        loss_and_gradient(problem, parameters, gradient, by_point)
+        loss_and_gradient(problem, parameters, gradient)
         descend(parameters, gradient, moments, step, descent)
-
-
-def loss(problem: Problem, parameters: Array) -> float:
-    """Return the mean squared error."""
-    return float(loss_and_gradient(problem, parameters, np.empty_like(parameters), np.empty_like(problem.last)))

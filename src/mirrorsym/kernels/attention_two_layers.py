@@ -20,10 +20,8 @@ from numba import njit
 from mirrorsym.kernels.attention import (
     FASTMATH,
     Array,
-    Descent,
     Problem,
     add_two_sums,
-    descend,
     softmax,
     two_products,
 )
@@ -187,7 +185,7 @@ def loss_and_gradient(problem: Problem, parameters: Array, gradient: Array) -> f
     c_slope = np.zeros_like(c)
     space = np.empty((BLOCK, count, width), dtype)
     attention_space = np.empty((BLOCK, count, count), dtype)
-    loss: float = 0.0
+    loss = 0.0
     for first in range(0, points, BLOCK):
         x = problem.tokens[first : first + BLOCK]
         size = len(x)
@@ -229,17 +227,4 @@ def loss_and_gradient(problem: Problem, parameters: Array, gradient: Array) -> f
         score_slope *= scale
         np.dot(query, score_slope, out=key_slope)
         np.dot(key, score_slope.T, out=query_slope)
-    return loss / points
-
-
-def train(problem: Problem, parameters: Array, moments: Array, first: int, steps: int, descent: Descent) -> None:
-    """Take ``steps`` full-batch steps in place, after ``first`` earlier ones."""
-    gradient = np.empty_like(parameters)
-    for step in range(first + 1, first + steps + 1):
-        loss_and_gradient(problem, parameters, gradient)
-        descend(parameters, gradient, moments, step, descent)
-
-
-def loss(problem: Problem, parameters: Array) -> float:
-    """Return the mean squared error."""
-    return loss_and_gradient(problem, parameters, np.empty_like(parameters))
+    return float(loss / points)

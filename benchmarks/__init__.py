@@ -1,0 +1,1 @@
+"""Speed side by side with plain PyTorch, each work measured in one run."""
