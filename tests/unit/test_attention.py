@@ -119,7 +119,7 @@ def trajectories(layers, points, steps, descent):
     [
         (1, 2, Descent(4e-4, 1e-2)),
         (1, 2, Descent(4e-4, 1.0, decoupled=True)),
-        (1, 2, Descent(2e-3, 1e-1, adam=False)),
+        (1, 2, Descent(5e-4, 1e-1, adam=False)),
         (2, 2, Descent(4e-4, 1e-1)),
     ],
 )

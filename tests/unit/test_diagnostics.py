@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
 
-from mirrorsym.diagnostics import CollapseMonitor, Slot, Symmetry, find_symmetries, holds
+from mirrorsym.diagnostics import CollapseMonitor
 from mirrorsym.models.attention import InContextRegressor
 from mirrorsym.models.resnet import ResNet18
+from mirrorsym.symmetries import Slot, Symmetry, find_symmetries, holds
 
 torch.set_num_threads(1)
 

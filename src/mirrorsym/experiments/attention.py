@@ -166,7 +166,7 @@ def run(settings: AttentionSettings, grid: Grid, seed: int, context: Context) ->
 AXES = (
     Axis("layers", "number of attention layers", minimum=1, job_each=True),
     Axis("decay", "weight decay on the gradient or on the weights", ("coupled", "decoupled"), job_each=True),
-    Axis("weight_decay", "weight decay (PyTorch's number)", job_each=True),
+    Axis("weight_decay", "weight decay (PyTorch's number)"),
 )
 
 EXPERIMENT = Experiment(
