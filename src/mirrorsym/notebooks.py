@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from mirrorsym.files import FileError, explain
+from mirrorsym.process import PARENT_VARIABLE
 
 _STARTUP = "from mirrorsym.process import end_with_parent\n\nend_with_parent()\n"
 
@@ -52,7 +53,7 @@ def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
     startup = scratch / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
     (startup / "end_with_parent.py").write_text(_STARTUP)
-    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), PARENT_VARIABLE: str(os.getpid())}
     import papermill
 
     try:

@@ -12,6 +12,7 @@ from typing import IO
 
 from mirrorsym.files import FileError, explain
 
+PARENT_VARIABLE = "MIRRORSYM_PARENT"
 _PR_SET_PDEATHSIG = 1
 _held: list[IO[str]] = []
 
@@ -19,13 +20,15 @@ _held: list[IO[str]] = []
 def end_with_parent() -> None:
     """Let the kernel end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
 
-    A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run.
+    A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. Who started
+    this process says the environment variable MIRRORSYM_PARENT, since a parent may die before this is called.
     """
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if sys.platform != "linux":
+        return
+    parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hold_folder(folder: Path) -> str | None:

@@ -1,5 +1,6 @@
 """The configuration, the few paths, and the checks that come before any job."""
 
+import shlex
 import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
@@ -11,7 +12,9 @@ from mirrorsym.points import Plan
 from mirrorsym.workflow import check_targets, python, shorten_messages
 
 RESULTS = Path("results")
-MIRRORSYM = f"PYTHONPATH={Path(workflow.basedir) / 'src'} exec {python(workflow.deployment_settings)} -m mirrorsym"
+PYTHON = python(workflow.deployment_settings)
+SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
+MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m mirrorsym"
 FORMATS = ("pdf", "svg", "png", "csv")
 
 try:

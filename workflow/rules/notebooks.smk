@@ -31,5 +31,5 @@ for name, figure in CONFIG.figures.items():
         message:
             f"{name}: execute its notebook"
         shell:
-            "{params.mirrorsym} job notebook {input.notebook} --results {params.results} --figures {params.figures} "
+            "{params.mirrorsym} job notebook {input.notebook:q} --results {params.results} --figures {params.figures} "
             "--executed {output.executed} {params.expect} > {log} 2>&1"
