@@ -23,14 +23,16 @@ class FileCheckpoint:
     Args:
         folder: where they lie; made when the first is written.
         seconds: the time between two checkpoints.
+        fingerprint: of the code that trains; checkpoints of other code are passed over.
 
     Raises:
         FileError: if another process holds the folder's lease, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, seconds: float, fingerprint: str = "") -> None:
         self.folder = folder
         self.seconds = seconds
+        self.fingerprint = fingerprint
         self._last = time.monotonic()
         self._stop = False
         self._lease = self._take_lease()
@@ -41,13 +43,16 @@ class FileCheckpoint:
             signal.signal(number, self._ask_to_stop)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest readable state, or None. A corrupt checkpoint is passed over for the one before it."""
+        """Return the newest readable state of this code, or None; a corrupt one is passed over for the one before."""
         import torch
 
         for path in reversed(self._files()):
             try:
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
+                found = torch.load(path, map_location="cpu", weights_only=True)
+                if found["fingerprint"] == self.fingerprint:
+                    state: dict[str, Any] = found["state"]
+                    return state
+                print(f"checkpoint {path} was written by other code; it is not used", flush=True)
             except Exception as error:  # torch raises many kinds for a damaged file, and none of them should end a run
                 print(
                     f"checkpoint {path} cannot be read ({type(error).__name__}); the one before it is used", flush=True
@@ -70,7 +75,7 @@ class FileCheckpoint:
         files = self._files()
         number = int(files[-1].stem) + 1 if files else 0
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({"fingerprint": self.fingerprint, "state": state}, buffer)
         write_atomically(self.folder / f"{number:08d}.pt", buffer.getbuffer())
         for old in self._files()[:-KEPT]:
             old.unlink()

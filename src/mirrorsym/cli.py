@@ -35,9 +35,10 @@ def main() -> None:
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        print(f"mirrorsym: {error.format_message()}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
+        print("mirrorsym: stopped as asked", file=sys.stderr)
         sys.exit(130)
     except Stopped as stopped:
         print(f"mirrorsym: {stopped}", file=sys.stderr)
@@ -126,8 +127,8 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
     grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
     check_grid(experiment, grid, where)
     seed = given.get("seed", "0")
-    if not seed.isdecimal():
-        raise ConfigError(f"--set seed={seed}: a seed is an integer of 0 or more")
+    if not (seed.isdecimal() and int(seed) < 2**32):
+        raise ConfigError(f"--set seed={seed}: a seed is an integer from 0 to 2**32 - 1")
     data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
     values = {name: canonical(axes[name], grid[name]) for name in axes}
     return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
@@ -143,7 +144,10 @@ def _split(assignment: str) -> tuple[str, str]:
 def _parse(text: str) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set …={text}: the value is not valid YAML") from None
 
 
 def _only_value(sweep: list[dict[str, list[Value]]], name: str) -> list[Value]:
@@ -292,10 +296,16 @@ def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, e
 @job.command("cifar10")
 @click.argument("source", metavar="JSON")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def job_cifar10(source: str, out: Path) -> None:
-    """Fetch, verify and unpack CIFAR-10."""
+@click.option("--log", type=click.Path(path_type=Path), required=True)
+def job_cifar10(source: str, out: Path, log: Path) -> None:
+    """Fetch, verify and unpack CIFAR-10; the progress bar is for the terminal, what went wrong for the log too."""
     from mirrorsym.config import Cifar10
-    from mirrorsym.data.cifar10 import prepare
+    from mirrorsym.data.cifar10 import DataError, prepare
 
     wanted = Cifar10.model_validate_json(source)
-    prepare(wanted.url, wanted.checksum, wanted.label, wanted.archive, out, out.parent)
+    try:
+        prepare(wanted.url, wanted.checksum, wanted.label, wanted.archive, out, out.parent)
+    except DataError as error:
+        log.write_text(f"{error}\n")
+        sys.exit(1)
+    log.write_text(f"{out}: {wanted.label}\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirrorsym import provenance, store
+from mirrorsym import fingerprints, provenance, store
 from mirrorsym.config import load_experiment
 from mirrorsym.points import Plan
 
@@ -26,7 +26,9 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
     plan = Plan.from_json(plan_file.read_text())
     experiment = load_experiment(plan.module)
     points = plan.points()
-    datasets = [store.read(results / "points" / point.name) for point in points]
+    module = f"mirrorsym.experiments.{plan.module}"
+    code = {fingerprints.fingerprint(module), fingerprints.accepted(results / "fingerprints", module)}
+    datasets = [_read(results / "points" / point.name, code) for point in points]
     attributes = {
         "experiment": plan.experiment,
         "scale": plan.scale,
@@ -36,6 +38,13 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
         **_of_the_points(datasets),
     }
     store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)
+
+
+def _read(path: Path, code: set[str]) -> xr.Dataset:
+    dataset = store.read(path)
+    if dataset.attrs.get("fingerprint") not in code:
+        raise store.StoreError(f"{path} was made by other code than today's; delete it and run again")
+    return dataset
 
 
 def _of_the_points(datasets: Iterable[xr.Dataset]) -> dict[str, str]:

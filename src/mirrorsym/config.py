@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 import mirrorsym.experiments
 from mirrorsym.experiments.base import Experiment
 
+RESERVED = ("all", "cifar10")
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
-Checksum = Annotated[str, Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
+Checksum = Annotated[str, BeforeValidator(str.lower), Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class ConfigError(ValueError):
@@ -58,9 +61,9 @@ class ExperimentConfig(_Model):
     module: str = Field("", description="The experiment's module, where it differs from the id.")
     note: str = Field("", description="How this scale differs from the paper; figures show it.")
     settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
-    seeds: int | list[int] = Field(description="A number of seeds, 0 and up, or their list.")
+    seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
     sweep: list[dict[str, list[float | str]]] = Field(
-        min_length=1, description="Products of axis values; their union is the sweep."
+        min_length=1, description="Products of axis values, without overlap; their union is the sweep."
     )
     resources: Resources = Field(Resources(), description="What one job asks of a cluster.")
 
@@ -91,8 +94,8 @@ class Config(_Model):
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="auto takes a GPU where one is asked for.")
     checkpoint_minutes: float = Field(5, gt=0, description="Minutes between the checkpoints of a training.")
     cifar10: Cifar10
-    experiments: dict[str, ExperimentConfig]
-    figures: dict[str, FigureConfig]
+    experiments: dict[Id, ExperimentConfig]
+    figures: dict[Id, FigureConfig]
 
     def module_of(self, experiment_id: str) -> str:
         """Return the module of an experiment's id."""
@@ -207,6 +210,9 @@ def _from_environment() -> dict[str, Any]:
 
 def _check_references(config: Config) -> None:
     """Modules, settings, axes and values, and the figures' experiments: what pydantic cannot see."""
+    for figure_id in config.figures:
+        if figure_id in RESERVED or figure_id.startswith("collect_"):
+            raise ConfigError(f"configuration: figures.{figure_id}: the workflow has a rule of that name; take another")
     for figure_id, figure in config.figures.items():
         for name in figure.experiments:
             if name not in config.experiments:
@@ -265,6 +271,10 @@ def _is_number_from(value: float | str, minimum: float) -> bool:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``config.yaml``, with every experiment's settings, for editors."""
     schema = Config.model_json_schema()
-    settings = {name: load_experiment(name).settings.model_json_schema() for name in experiment_names()}
-    schema["$defs"]["settings"] = settings
+    models = {load_experiment(name).settings for name in experiment_names()}
+    for model in sorted(models, key=lambda model: model.__name__):
+        settings = model.model_json_schema()
+        schema["$defs"] |= settings.pop("$defs", {}) | {model.__name__: {**settings, "required": []}}
+    choices = [{"$ref": f"#/$defs/{name}"} for name in sorted(model.__name__ for model in models)]
+    schema["$defs"]["ExperimentConfig"]["properties"]["settings"]["anyOf"] = choices
     return schema

@@ -1,7 +1,7 @@
 """Code goes stale, comments do not: a hash of the parsed source of a module and of what it imports of the package.
 
-The workflow keeps one small file per module, ``{module}.txt``, which is an input of its rules. A file whose hash was
-seen before gets back the time at which it was first seen, so that a reverted change makes nothing stale.
+The workflow keeps a small file for each version that it saw, ``{module}.{hash}.txt``, and the one of today's code is an
+input of the module's rules: another version is another input, and a reverted change is the old input again.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import ast
 import functools
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mirrorsym.files import write_atomically
 
 PACKAGE = Path(__file__).parent
-HISTORY = "history.json"
+ACCEPTED = "accepted.json"
 
 
 def fingerprint(module: str) -> str:
@@ -37,29 +34,27 @@ def fingerprint(module: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
+def current_file(folder: Path, module: str) -> Path:
+    """Return the path of the fingerprint file of today's code."""
+    return folder / f"{module}.{accepted(folder, module)[:16]}.txt"
+
+
 def update(folder: Path, module: str) -> Path:
-    """Bring a module's fingerprint file up to date and return its path.
+    """Write the fingerprint file of today's code where it is missing, and return its path.
 
     Raises:
         FileError: if the folder cannot be written.
     """
-    path = folder / f"{module}.txt"
-    current = accepted(folder, module)
-    if not path.is_file() or path.read_text() != current:
-        history = _history(folder)
-        seen = history.setdefault(module, {}).setdefault("seen", {})
-        first_seen = seen.setdefault(current, time.time())
-        write_atomically(folder / HISTORY, json.dumps(history, indent=1))
-        write_atomically(path, current)
-        os.utime(path, (first_seen, first_seen))
+    path = current_file(folder, module)
+    if not path.is_file():
+        write_atomically(path, accepted(folder, module))
     return path
 
 
 def accepted(folder: Path, module: str) -> str:
     """Return the module's fingerprint, or the older one whose results were accepted as those of today's code."""
     current = fingerprint(module)
-    same_as: str = _history(folder).get(module, {}).get("same_as", {}).get(current, current)
-    return same_as
+    return _accepted(folder).get(module, {}).get(current, current)
 
 
 def accept(folder: Path, module: str, older: str) -> None:
@@ -68,15 +63,23 @@ def accept(folder: Path, module: str, older: str) -> None:
     Raises:
         FileError: if the folder cannot be written.
     """
-    history = _history(folder)
-    history.setdefault(module, {}).setdefault("same_as", {})[fingerprint(module)] = older
-    write_atomically(folder / HISTORY, json.dumps(history, indent=1))
+    known = _accepted(folder)
+    known.setdefault(module, {})[fingerprint(module)] = older
+    write_atomically(folder / ACCEPTED, json.dumps(known, indent=1))
     update(folder, module)
 
 
-def _history(folder: Path) -> dict[str, Any]:
-    path = folder / HISTORY
-    return json.loads(path.read_text()) if path.is_file() else {}
+def imports_of_notebook(notebook: Path) -> list[str]:
+    """Return the package modules that the code cells of a notebook import, sorted."""
+    cells = json.loads(notebook.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return sorted(set(_imports(ast.parse(code))))
+
+
+def _accepted(folder: Path) -> dict[str, dict[str, str]]:
+    path = folder / ACCEPTED
+    found: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
 
 
 def _source(module: str) -> Path:

@@ -24,53 +24,58 @@ def import_files(files: Sequence[Path], directory: Path) -> list[str]:
         FileError: if the store cannot be written.
     """
     results = directory / "results"
-    recipes = _recipes(directory / "config")
-    checked = [_checked(file, recipes, results) for file in files]
-    places = [(file, results / "points" / point.name) for file, point in zip(files, checked, strict=True)]
-    for point in checked:
+    wanted = _wanted(directory / "config")
+    places: dict[Path, Path] = {}
+    for file in files:
+        point = _checked(file, wanted, results)
+        place = results / "points" / point.name
+        if place in places:
+            raise ImportRefused(f"{file} and {places[place]} are the same point; import one of them")
+        places[place] = file
         # The fingerprint file has to be older than the point: it is an input of the point's rule.
         fingerprints.update(results / "fingerprints", f"mirrorsym.experiments.{point.module}")
-    for file, place in places:
+    for place, file in places.items():
         write_atomically(place, file.read_bytes())
-    return [f"{file} is now {place}" for file, place in places]
+    return [f"{file} is now {place}" for place, file in places.items()]
 
 
-def _recipes(config_folder: Path) -> dict[str, dict[str, str]]:
-    """For each experiment's id the hashes of its settings, and the scale that has them."""
-    found: dict[str, dict[str, str]] = {}
+def _wanted(config_folder: Path) -> dict[str, dict[Path, str]]:
+    """For each experiment's id the names of its points at all scales, with their hash of settings."""
+    found: dict[str, dict[Path, str]] = {}
     for scale in SCALES:
         config = load(config_folder, {"scale": scale})
         for name in config.experiments:
-            found.setdefault(name, {}).setdefault(points_of(config, name)[0].config_hash, scale)
+            found.setdefault(name, {}).update({point.name: point.config_hash for point in points_of(config, name)})
     return found
 
 
-def _checked(file: Path, recipes: dict[str, dict[str, str]], results: Path) -> Point:
+def _checked(file: Path, wanted: dict[str, dict[Path, str]], results: Path) -> Point:
     dataset = store.read(file)
-    if "point" not in dataset.attrs:
-        raise ImportRefused(f"{file} is not a point: it has no attribute 'point'; mirrorsym run --out writes points")
-    point = Point.from_json(dataset.attrs["point"])
-    if point.experiment not in recipes:
-        raise ImportRefused(f"{file}: there is no experiment {point.experiment!r}{nearest(point.experiment, recipes)}")
-    if point.config_hash not in recipes[point.experiment]:
+    try:
+        point = Point.from_json(dataset.attrs["point"])
+        name, recipe = point.name, point.config_hash
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ImportRefused(f"{file} is not a point: its attribute 'point' is missing or damaged") from None
+    if point.experiment not in wanted:
+        raise ImportRefused(f"{file}: there is no experiment {point.experiment!r}{nearest(point.experiment, wanted)}")
+    recipes = sorted(set(wanted[point.experiment].values()))
+    if recipe not in recipes:
         raise ImportRefused(
             f"{file} is a point of another recipe: no scale of {point.experiment} has its settings or data "
-            f"(hash {point.config_hash}, here {', '.join(recipes[point.experiment])})"
+            f"(hash {recipe}, here {', '.join(recipes)})"
         )
-    experiment = load_experiment(point.module)
-    store.check(dataset, experiment)
-    for name, values in {**point.grid, "seed": [point.seed]}.items():
-        if dataset[name].values.tolist() != list(values):
-            raise ImportRefused(f"{file}: its coordinate {name!r} is not what its attribute 'point' says")
+    if name not in wanted[point.experiment]:
+        raise ImportRefused(f"{file}: no scale's sweep has a job {name.stem}; add it to the configuration first")
+    store.check(dataset, load_experiment(point.module))
+    for axis, values in {**point.grid, "seed": [point.seed]}.items():
+        if dataset[axis].values.tolist() != list(values):
+            raise ImportRefused(f"{file}: its coordinate {axis!r} is not what its attribute 'point' says")
     module = f"mirrorsym.experiments.{point.module}"
     here = {fingerprints.fingerprint(module), fingerprints.accepted(results / "fingerprints", module)}
     if dataset.attrs.get("fingerprint") not in here:
-        raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {_commit(dataset)}")
+        commit = dataset.attrs.get("code_version", "that version")
+        raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {commit}")
     return point
-
-
-def _commit(dataset: object) -> str:
-    return str(getattr(dataset, "attrs", {}).get("code_version", "that version"))
 
 
 def accept_results(config: Config, experiment_id: str, results: Path) -> str:

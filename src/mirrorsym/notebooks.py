@@ -27,7 +27,7 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         expected: the names of the files that it must make in ``figures``.
 
     Raises:
-        NotebookError: if a cell fails or a file was not made; nothing in ``figures`` has changed.
+        NotebookError: if a cell fails or a file was not made; nothing is written to ``figures`` then.
         FileError: if a folder cannot be written.
     """
     # A fixed name, so that what a killed run left is cleared by the next.
@@ -67,4 +67,5 @@ def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
         )
     except papermill.exceptions.PapermillExecutionError as error:
         cell = f"cell {error.exec_count}" if error.exec_count else "a cell"
-        raise NotebookError(f"{notebook}: {cell} failed: {error.ename}: {error.evalue}") from None
+        said = " ".join(str(error.evalue).split())
+        raise NotebookError(f"{notebook}: {cell} failed: {error.ename}: {said}") from None

@@ -20,8 +20,8 @@ _held: list[IO[str]] = []
 def end_with_parent() -> None:
     """Let the kernel end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
 
-    A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. Who started
-    this process says the environment variable MIRRORSYM_PARENT, since a parent may die before this is called.
+    A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. The
+    environment variable MIRRORSYM_PARENT says who started this process, since a parent may die before this is called.
     """
     if sys.platform != "linux":
         return

@@ -48,15 +48,18 @@ def run_point(
         return found
 
     device = pick_device(device) if experiment.training else "cpu"
+    code = code_attributes(point, results)  # before the run: an edit while it computes is not what computed it
     checkpoint: FileCheckpoint | NoCheckpoint = NoCheckpoint()
     if experiment.training:
-        checkpoint = FileCheckpoint(results / "checkpoints" / point.name.with_suffix(""), checkpoint_seconds)
+        checkpoint = FileCheckpoint(
+            results / "checkpoints" / point.name.with_suffix(""), checkpoint_seconds, code["fingerprint"]
+        )
         checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
     settings = experiment.settings.model_validate(point.settings)
     with ProgressBar(point) as progress:
         context = Context(progress=progress, checkpoint=checkpoint, device=device, images=images)
         dataset = experiment.run(settings, point.grid, point.seed, context)
-    described = store.describe(dataset, experiment, attributes_of(point, results, device, read_sources))
+    described = store.describe(dataset, experiment, attributes_of(point, device, read_sources) | code)
     if out is not None:
         store.write(described, out)
     if isinstance(checkpoint, FileCheckpoint):
@@ -92,15 +95,22 @@ def load_images(name: str, data: Path, checksum: str | None) -> Images:
     return cifar10.load(data / "cifar10.nc", checksum)
 
 
-def attributes_of(point: Point, results: Path, device: str, sources: list[str]) -> dict[str, str]:
+def code_attributes(point: Point, results: Path) -> dict[str, str]:
+    """Return what a point's file says of the code that made it."""
+    module = f"mirrorsym.experiments.{point.module}"
+    return {
+        "code_version": provenance.code_version(),
+        "fingerprint": fingerprints.accepted(results / "fingerprints", module),
+    }
+
+
+def attributes_of(point: Point, device: str, sources: list[str]) -> dict[str, str]:
     """Return what a point's file says of how it was made."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     attributes = {
         "experiment": point.experiment,
         "point": point.to_json(),
         "config_hash": point.config_hash,
-        "code_version": provenance.code_version(),
-        "fingerprint": fingerprints.accepted(results / "fingerprints", f"mirrorsym.experiments.{point.module}"),
         "created": created,
         "history": f"{created} mirrorsym run {point.experiment}",
         "software": provenance.software(),

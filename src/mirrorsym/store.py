@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mirrorsym.experiments.base import NOT_IN_SWEEP, Experiment
+from mirrorsym.experiments.base import DIVERGED, FINISHED, NOT_IN_SWEEP, Experiment
 from mirrorsym.files import FileError, write_atomically
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read(path: Path) -> xr.Dataset:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return dataset.load()
     except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{path} is not a readable netCDF file ({error}); delete it and run again") from None
+        raise StoreError(f"{path} is not a readable netCDF file ({error}); make it again") from None
 
 
 def describe(dataset: xr.Dataset, experiment: Experiment, attributes: Mapping[str, Any]) -> xr.Dataset:
@@ -95,6 +95,11 @@ def check(dataset: xr.Dataset, experiment: Experiment) -> None:
             f"{experiment.name}: variable {name!r} has dimensions {found.get(name, 'none (it is missing)')}, "
             f"and the contract says {wanted.get(name, 'that there is no such variable')}"
         )
+    for key, variable in dataset.data_vars.items():
+        if variable.dtype.kind != ("i" if key == "status" else "f"):
+            raise StoreError(f"{experiment.name}: variable {str(key)!r} has type {variable.dtype}")
+    if not np.isin(dataset["status"], (FINISHED, DIVERGED, NOT_IN_SWEEP)).all():
+        raise StoreError(f"{experiment.name}: 'status' has values that are no flags")
     missing = [dim for dim in dataset.dims if dim not in dataset.coords]
     if missing:
         raise StoreError(f"{experiment.name}: dimension {missing[0]!r} has no coordinate")

@@ -51,12 +51,11 @@ def record_of(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileError(f"{path} is missing; make it with snakemake")
-    content = path.read_bytes()
-    text = {"pdf": _from_pdf, "svg": _from_svg, "png": _from_png}[path.suffix[1:]](content)
+    read = {"pdf": _from_pdf, "svg": _from_svg, "png": _from_png}[path.suffix[1:]]
     try:
-        record: dict[str, Any] = json.loads(text)
-        return record
-    except ValueError:
+        record: dict[str, Any] = json.loads(read(path.read_bytes()))
+        return {"figure": record["figure"], "drawn": record["drawn"]}
+    except (ValueError, TypeError, KeyError, OSError, SyntaxError):  # damaged files raise all of these
         raise TraceError(f"{path} carries no provenance record; make it again with snakemake") from None
 
 
@@ -76,6 +75,7 @@ def _from_png(content: bytes) -> str:
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
         return str(picture.info.get("Description", ""))
 
 

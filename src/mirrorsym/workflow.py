@@ -23,10 +23,19 @@ def check_targets(known: Sequence[str]) -> None:
     Raises:
         ConfigError: with the nearest valid name.
     """
-    arguments, _ = get_argument_parser().parse_known_args(sys.argv[1:])
-    for target in arguments.targets or []:
+    for target in _arguments().targets or []:
         if target not in known and not set("/.") & set(target):
             raise ConfigError(f"there is no figure or rule {target!r}{nearest(target, known)}")
+
+
+def runs_here() -> bool:
+    """Return whether the command line runs the jobs on this machine; with a profile or an executor it may not."""
+    given = _arguments()
+    return not (given.dryrun or given.executor or given.profile or given.workflow_profile)
+
+
+def _arguments() -> Any:
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0]
 
 
 def python(settings: Any) -> str:

@@ -73,6 +73,13 @@ def test_it_is_due_after_its_interval_and_when_asked_to_stop(tmp_path: Path) -> 
     assert found["step"] == 5
 
 
+def test_a_checkpoint_of_other_code_is_not_used(tmp_path: Path) -> None:
+    older = FileCheckpoint(tmp_path, seconds=0, fingerprint="older")
+    older.save(state(1))
+    older._lease.close()
+    assert FileCheckpoint(tmp_path, seconds=0, fingerprint="today's").load() is None
+
+
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     first = FileCheckpoint(tmp_path, seconds=0)
     with pytest.raises(FileError, match="is leased"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,27 +59,39 @@ def test_only_what_computes_counts(package: Path, file: str, edit: Callable[[str
     assert (current("mirrorsym.top") != before) == changes
 
 
-def test_a_reverted_change_gets_its_old_content_and_time_back(package: Path, tmp_path: Path) -> None:
+def test_each_version_has_a_file_of_its_own_and_a_reverted_change_its_old_one(package: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fingerprints"
     fingerprints._parsed.cache_clear()
     path = fingerprints.update(folder, "mirrorsym.top")
-    content, time = path.read_text(), path.stat().st_mtime
+    time = path.stat().st_mtime_ns
     (package / "deep" / "low.py").write_text("def g():\n    return 7\n")
     fingerprints._parsed.cache_clear()
-    fingerprints.update(folder, "mirrorsym.top")
-    assert (path.read_text(), path.stat().st_mtime > time) == (current("mirrorsym.top"), True)
+    other = fingerprints.update(folder, "mirrorsym.top")
+    assert other != path
+    assert other.read_text() == current("mirrorsym.top")
     (package / "deep" / "low.py").write_text(FILES["deep/low.py"])
     fingerprints._parsed.cache_clear()
-    fingerprints.update(folder, "mirrorsym.top")
-    assert (path.read_text(), path.stat().st_mtime) == (content, pytest.approx(time, abs=1e-3))
+    assert fingerprints.update(folder, "mirrorsym.top") == path
+    assert path.stat().st_mtime_ns == time
 
 
 def test_an_accepted_change_counts_as_the_older_code(package: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fingerprints"
     older = current("mirrorsym.top")
-    fingerprints.update(folder, "mirrorsym.top")
+    path = fingerprints.update(folder, "mirrorsym.top")
     (package / "deep" / "low.py").write_text("def g():\n    return 1 + 1\n")
     fingerprints._parsed.cache_clear()
     fingerprints.accept(folder, "mirrorsym.top", older)
     assert fingerprints.accepted(folder, "mirrorsym.top") == older
-    assert (folder / "mirrorsym.top.txt").read_text() == older
+    assert fingerprints.update(folder, "mirrorsym.top") == path
+
+
+def test_what_a_notebook_imports_counts(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["import mirrorsym.store"]},
+        {"cell_type": "code", "source": ["import numpy\n", "from mirrorsym import plotting"]},
+        {"cell_type": "code", "source": "from mirrorsym.stability import lyapunov_spectrum"},
+    ]
+    notebook = tmp_path / "figure.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}))
+    assert fingerprints.imports_of_notebook(notebook) == ["mirrorsym.plotting", "mirrorsym.stability"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,32 @@ def test_a_change_that_computes_makes_its_experiment_stale_and_a_reverted_one_do
     file.write_text(f"{before}\nCHANGED = 1\n")
     planned = project.snakemake("-n").stdout
     assert project.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
-    assert "results/fingerprints/mirrorsym.experiments.sparsity.txt" in planned
+    assert "results/fingerprints/mirrorsym.experiments.sparsity." in planned
     file.write_text(before)
     assert project.planned() == {}
+
+
+def test_a_change_reverted_after_a_run_is_run_again(project: Project) -> None:
+    file = project.folder / KERNEL
+    before = file.read_text()
+    file.write_text(f"{before}\nRUN_WITH = 1\n")
+    project.snakemake()
+    file.write_text(before)
+    assert project.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    project.snakemake()
+    assert project.planned() == {}
+
+
+def test_a_figure_depends_on_the_theory_that_its_notebook_imports(project: Project) -> None:
+    project.configure({"experiments": {}, "figures": {"fig1": {}}})
+    project.snakemake()
+    assert project.planned() == {}
+    file = project.folder / "src/mirrorsym/mirrors.py"
+    before = file.read_text()
+    file.write_text(f"{before}\nCHANGED = 1\n")
+    assert project.planned() == {"fig1": 1}
+    file.write_text(before)
+    project.configure(SMALL)
 
 
 def test_an_accepted_change_keeps_the_results(project: Project) -> None:
@@ -127,9 +151,28 @@ def test_a_point_by_hand_has_the_pipelines_numbers(project: Project, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("attribute", "says"),
+    [("{nope", "damaged"), ("5", "damaged"), ('{"experiment": "sparsity"}', "damaged"), ("escape", "no scale's sweep")],
+)
+def test_import_refuses_manipulated_points(project: Project, tmp_path: Path, attribute: str, says: str) -> None:
+    point = next((project.folder / "results/points").rglob("*2x*.nc"))
+    with xr.open_dataset(point) as dataset:
+        changed = dataset.load()
+    recorded = json.loads(changed.attrs["point"])
+    changed.attrs["point"] = json.dumps({**recorded, "seed": "../../escaped"}) if attribute == "escape" else attribute
+    changed.to_netcdf(tmp_path / "point.nc")
+    listing = project.listing()
+    refused = project.mirrorsym("import", str(tmp_path / "point.nc"), check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert says in refused.stderr
+    assert project.listing() == listing
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"settings": {"steps": 501}}, "another recipe"),
+        ({"sweep": sweep([0.001])}, "no scale's sweep has a job"),
         ({}, "by other code"),
     ],
 )

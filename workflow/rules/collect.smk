@@ -6,8 +6,8 @@ for name, plan in PLANS.items():
         name:
             f"collect_{name}"
         input:
-            points=POINTS[name],
-            plan=small_file(RESULTS / "plans" / CONFIG.scale / f"{name}.json", plan.to_json()),
+            points=[RESULTS / "points" / point.name for point in POINTS[name]],
+            plan=small_file(RESULTS / "plans" / CONFIG.scale, name, plan.to_json()),
             code=fingerprint_of("mirrorsym.collecting"),
         output:
             result_file(name),

@@ -7,9 +7,10 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from mirrorsym import fingerprints, process
 from mirrorsym.config import ConfigError, load
+from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
-from mirrorsym.points import Plan
-from mirrorsym.workflow import check_targets, python, shorten_messages
+from mirrorsym.points import Plan, digest
+from mirrorsym.workflow import check_targets, python, runs_here, shorten_messages
 
 RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
@@ -17,12 +18,23 @@ SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m mirrorsym"
 FORMATS = ("pdf", "svg", "png", "csv")
 
+
+def notebook_of(figure):
+    notebook = Path(workflow.basedir) / "notebooks" / f"{figure}.ipynb"
+    if not notebook.is_file():
+        raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
+    return notebook
+
+
 try:
     CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
+    POINTS = {name: plan.points() for name, plan in PLANS.items()}
+    NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
     if workflow.is_main_process:
-        steps = [f"{step}_{name}" for step in ("train", "collect") for name in PLANS]
-        check_targets([*CONFIG.figures, *steps, "all", "cifar10"])
+        check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10"])
+        if CONFIG.device == "cuda" and runs_here() and not gpu_count():
+            raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except ConfigError as error:
     sys.exit(f"mirrorsym: {error}")
 
@@ -47,16 +59,17 @@ def kept_up_to_date(update, *arguments):
 
 
 def fingerprint_of(module):
-    """The file that changes when code of the module, or of what it imports, computes something else."""
+    """The file whose name changes when code of the module, or of what it imports, computes something else."""
     folder = RESULTS / "fingerprints"
     if not workflow.is_main_process:
-        return folder / f"{module}.txt"
+        return fingerprints.current_file(folder, module)
     return kept_up_to_date(fingerprints.update, folder, module)
 
 
-def small_file(path, content):
-    """A file whose content is an input: written only when it changes, so that its time says when it did."""
-    if workflow.is_main_process and not (path.is_file() and path.read_text() == content):
+def small_file(folder, name, content):
+    """A file whose content is an input, and part of its name: a run beside another changes nothing under it."""
+    path = folder / f"{name}.{digest(content, 12)}.json"
+    if workflow.is_main_process and not path.is_file():
         kept_up_to_date(write_atomically, path, content)
     return path
 

@@ -5,10 +5,7 @@ CIFAR10 = Path("data/cifar10.nc")
 
 rule cifar10:
     input:
-        source=small_file(
-            RESULTS / "plans" / "cifar10.json",
-            CONFIG.cifar10.model_dump_json(include={"checksum", "labels"}),
-        ),
+        source=small_file(RESULTS / "plans", "cifar10", CONFIG.cifar10.model_dump_json(include={"checksum", "labels"})),
         code=fingerprint_of("mirrorsym.data.cifar10"),
     output:
         CIFAR10,
@@ -28,4 +25,4 @@ rule cifar10:
     message:
         "CIFAR-10: fetch, verify, unpack"
     shell:
-        "{params.mirrorsym} job cifar10 {params.source:q} --out {output} > >(tee {log} >&2) 2>&1"
+        "{params.mirrorsym} job cifar10 {params.source:q} --out {output} --log {log}"

@@ -7,8 +7,8 @@ for name, figure in CONFIG.figures.items():
             name
         input:
             results=[result_file(experiment) for experiment in figure.experiments],
-            notebook=Path(workflow.basedir) / "notebooks" / f"{name}.ipynb",
-            code=fingerprint_of("mirrorsym.plotting"),
+            notebook=NOTEBOOKS[name],
+            code=[fingerprint_of(module) for module in fingerprints.imports_of_notebook(NOTEBOOKS[name])],
         output:
             report(FIGURES / f"{name}.png", category="Figures"),
             [FIGURES / f"{name}.{suffix}" for suffix in FORMATS if suffix != "png"],

@@ -5,9 +5,8 @@ from snakemake.utils import Paramspace
 import pandas
 
 
-def training_rule(name, plan):
+def training_rule(name, plan, points):
     entry = CONFIG.experiments[name]
-    points = plan.points()
     by_name = {str(point.name): point for point in points}
     space = Paramspace(
         pandas.DataFrame([point.labels for point in points], dtype=str),
@@ -47,7 +46,6 @@ def training_rule(name, plan):
         shell:
             "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} > {log} 2>&1"
 
-    return [RESULTS / "points" / point.name for point in points]
 
-
-POINTS = {name: training_rule(name, plan) for name, plan in PLANS.items()}
+for name, plan in PLANS.items():
+    training_rule(name, plan, POINTS[name])
