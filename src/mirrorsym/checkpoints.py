@@ -88,6 +88,11 @@ class FileCheckpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lease.close()
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder of a run that ended before its first checkpoint."""
+        if not self._files():
+            self.remove()
+
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.pt"))
 

@@ -20,6 +20,7 @@ from mirrorsym.config import (
     nearest,
 )
 from mirrorsym.experiments.base import Stopped, Value
+from mirrorsym.files import prepare_folder
 from mirrorsym.points import Point, canonical, points_of
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
@@ -96,6 +97,10 @@ def run(
     """
     config = load(directory / "config", {"scale": scale})
     point = point_from_assignments(config, experiment_id, assignments)
+    if device == "cuda" and not load_experiment(point.module).training:
+        raise ConfigError(f"--device cuda: {experiment_id} is a simulation and runs on the CPU only")
+    if out is not None:
+        prepare_folder(out)
     from mirrorsym.runner import run_point
 
     seconds = 60 * config.checkpoint_minutes

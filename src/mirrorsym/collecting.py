@@ -41,9 +41,12 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
 
 
 def _read(path: Path, code: set[str]) -> xr.Dataset:
-    dataset = store.read(path)
+    try:
+        dataset = store.read(path)
+    except store.StoreError:
+        raise store.StoreError(f"{path} is damaged; delete it and run the same command again") from None
     if dataset.attrs.get("fingerprint") not in code:
-        raise store.StoreError(f"{path} was made by other code than today's; delete it and run again")
+        raise store.StoreError(f"{path} was made by other code than today's; delete it and run the same command again")
     return dataset
 
 

@@ -167,8 +167,9 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
 def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """Return one sentence for the first problem that pydantic found, with the nearest valid name."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # Of a union's branches the one that went deepest is the one that was meant.
+    first = max(error.errors(include_url=False), key=lambda found: len(found["loc"]))
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "constrained-")))
     if first["type"] == "extra_forbidden":
         wrong = str(first["loc"][-1])
         return f"{where}: there is no field {place!r}{nearest(wrong, _fields_at(model, first['loc'][:-1]))}"
@@ -195,7 +196,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run in the project's folder") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content or {}, dict):
         raise ConfigError(f"{path} should hold a mapping, not {type(content).__name__}")
@@ -211,7 +212,7 @@ def _from_environment() -> dict[str, Any]:
 def _check_references(config: Config) -> None:
     """Modules, settings, axes and values, and the figures' experiments: what pydantic cannot see."""
     for figure_id in config.figures:
-        if figure_id in RESERVED or figure_id.startswith("collect_"):
+        if figure_id in RESERVED or figure_id.startswith(("collect_", "train_")):
             raise ConfigError(f"configuration: figures.{figure_id}: the workflow has a rule of that name; take another")
     for figure_id, figure in config.figures.items():
         for name in figure.experiments:

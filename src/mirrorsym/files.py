@@ -34,6 +34,20 @@ def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def prepare_folder(path: Path) -> None:
+    """Make the folder of a file that will be written after a long computation.
+
+    Raises:
+        FileError: if it cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise FileError(explain(error, path)) from None
+
+
 def explain(error: OSError, path: Path) -> str:
     """Return one sentence for a failed write: what is wrong, where, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -7,13 +7,14 @@ input of the module's rules: another version is another input, and a reverted ch
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from mirrorsym.files import write_atomically
+from mirrorsym.files import FileError, write_atomically
 
 PACKAGE = Path(__file__).parent
 ACCEPTED = "accepted.json"
@@ -70,15 +71,27 @@ def accept(folder: Path, module: str, older: str) -> None:
 
 
 def imports_of_notebook(notebook: Path) -> list[str]:
-    """Return the package modules that the code cells of a notebook import, sorted."""
-    cells = json.loads(notebook.read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return sorted(set(_imports(ast.parse(code))))
+    """Return the package modules that the code cells of a notebook import, ``plotting`` among them, sorted."""
+    found = {"mirrorsym.plotting"}
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (ValueError, KeyError, TypeError):
+        return sorted(found)  # no notebook: its own job will say so
+    for cell in cells:
+        if cell.get("cell_type") == "code":
+            lines = "".join(cell["source"]).splitlines()
+            plain = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+            with contextlib.suppress(SyntaxError):
+                found.update(_imports(ast.parse(plain)))
+    return sorted(found)
 
 
 def _accepted(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / ACCEPTED
-    found: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        found: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError:
+        raise FileError(f"{path} is damaged; delete it") from None
     return found
 
 

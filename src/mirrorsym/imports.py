@@ -65,7 +65,9 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], results: Path) -> P
             f"(hash {recipe}, here {', '.join(recipes)})"
         )
     if name not in wanted[point.experiment]:
-        raise ImportRefused(f"{file}: no scale's sweep has a job {name.stem}; add it to the configuration first")
+        raise ImportRefused(
+            f"{file}: no scale's sweep has the job {name.stem}; a job holds all values of an axis that is not split"
+        )
     store.check(dataset, load_experiment(point.module))
     for axis, values in {**point.grid, "seed": [point.seed]}.items():
         if dataset[axis].values.tolist() != list(values):

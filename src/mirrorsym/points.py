@@ -108,9 +108,15 @@ class Plan:
         return cls(config.scale, experiment_id, module, data, entry)
 
     def to_json(self) -> str:
-        """Return the plan as JSON text."""
-        content = {**vars(self), "entry": self.entry.model_dump(mode="json")}
-        return json.dumps(content, sort_keys=True, indent=1)
+        """Return the plan as JSON text: what decides the result, however the configuration spells it."""
+        experiment = load_experiment(self.module)
+        entry = {
+            "settings": experiment.settings.model_validate(self.entry.settings).model_dump(mode="json"),
+            "seeds": self.entry.seed_list,
+            "sweep": [{a.name: canonical(a, product[a.name]) for a in experiment.axes} for product in self.entry.sweep],
+            "note": self.entry.note,
+        }
+        return json.dumps({**vars(self), "entry": entry}, sort_keys=True, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:

@@ -12,7 +12,9 @@ from mirrorsym.experiments.base import Settings
 class Recipe(Settings):
     """Network, data, augmentation and optimizer of a training."""
 
-    dataset: str = Field(default="cifar10", description="pictures to train on: cifar10 or digits")
+    dataset: Literal["cifar10", "digits"] = Field(
+        default="cifar10", description="pictures to train on: cifar10 or digits"
+    )
     width: int = Field(default=64, ge=1, description="channels of the ResNet's first stage (64 is the full ResNet18)")
     stem_stride: int = Field(default=1, ge=1, le=2, description="stride of the ResNet's first convolution")
     epochs: int = Field(ge=1, description="passes over the training pictures")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mirrorsym import fingerprints, provenance, store
 from mirrorsym.checkpoints import FileCheckpoint
-from mirrorsym.config import ConfigError, load_experiment
+from mirrorsym.config import ConfigError, load_experiment, nearest
 from mirrorsym.experiments.base import Context, NoCheckpoint
 from mirrorsym.points import Point
 
@@ -56,9 +56,14 @@ def run_point(
         )
         checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
     settings = experiment.settings.model_validate(point.settings)
-    with ProgressBar(point) as progress:
-        context = Context(progress=progress, checkpoint=checkpoint, device=device, images=images)
-        dataset = experiment.run(settings, point.grid, point.seed, context)
+    try:
+        with ProgressBar(point) as progress:
+            context = Context(progress=progress, checkpoint=checkpoint, device=device, images=images)
+            dataset = experiment.run(settings, point.grid, point.seed, context)
+    except BaseException:
+        if isinstance(checkpoint, FileCheckpoint):
+            checkpoint.remove_if_empty()
+        raise
     described = store.describe(dataset, experiment, attributes_of(point, device, read_sources) | code)
     if out is not None:
         store.write(described, out)
@@ -90,6 +95,8 @@ def load_images(name: str, data: Path, checksum: str | None) -> Images:
         from mirrorsym.data import digits
 
         return digits.load()
+    if name != "cifar10":
+        raise ConfigError(f"there is no data set {name!r}{nearest(name, ('cifar10', 'digits'))}")
     from mirrorsym.data import cifar10
 
     return cifar10.load(data / "cifar10.nc", checksum)

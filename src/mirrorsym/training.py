@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mirrorsym.data.images import Images
-from mirrorsym.experiments.base import Context
+from mirrorsym.experiments.base import Context, SettingError
 from mirrorsym.recipe import Recipe
 from mirrorsym.streams import stream, torch_seed
 
@@ -196,11 +196,11 @@ def steps_per_epoch(pictures: int, recipe: Recipe) -> int:
     """Return the number of full batches in an epoch; what is left over is dropped, other pictures in every epoch.
 
     Raises:
-        ValueError: if there is no full batch.
+        SettingError: if there is no full batch.
     """
     steps = pictures // recipe.batch_size
     if steps == 0:
-        raise ValueError(
+        raise SettingError(
             f"batch_size is {recipe.batch_size} and there are {pictures} training pictures; choose a smaller batch_size"
         )
     return steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,9 @@ class ShortMessages(DefaultFormatter):
     def format_job_error(self, msg: dict[str, Any]) -> str:
         """Return the sentence of a failed job."""
         logs = [Path(str(path)) for path in msg["log"] or []]
-        said = next(filter(None, map(last_line, logs)), "it left no message")
+        full = "the disk is full; free some space and run the same command again"
+        silent = full if shutil.disk_usage(".").free < 2**20 else "it left no message"
+        said = next(filter(None, map(last_line, logs)), silent)
         where = f"\n  log: {logs[0]}" if logs else ""
         return f"mirrorsym: {msg['rule_name']} failed: {said}{where}"
 

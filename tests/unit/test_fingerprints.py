@@ -89,9 +89,13 @@ def test_an_accepted_change_counts_as_the_older_code(package: Path, tmp_path: Pa
 def test_what_a_notebook_imports_counts(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["import mirrorsym.store"]},
-        {"cell_type": "code", "source": ["import numpy\n", "from mirrorsym import plotting"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "from mirrorsym import measures"]},
         {"cell_type": "code", "source": "from mirrorsym.stability import lyapunov_spectrum"},
     ]
     notebook = tmp_path / "figure.ipynb"
     notebook.write_text(json.dumps({"cells": cells}))
-    assert fingerprints.imports_of_notebook(notebook) == ["mirrorsym.plotting", "mirrorsym.stability"]
+    assert fingerprints.imports_of_notebook(notebook) == [
+        "mirrorsym.measures",
+        "mirrorsym.plotting",
+        "mirrorsym.stability",
+    ]

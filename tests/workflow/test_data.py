@@ -94,4 +94,9 @@ def test_a_training_reads_the_archive_and_says_where_its_pictures_come_from(proj
     assert digest in result.attrs["data_source"]
     assert result.status.item() == 0
     assert 0 <= result.test_accuracy.item() <= 1
-    assert project.planned() != {}  # another archive is other data, hence another point
+    other = project.snakemake("-n", check=False)  # the configured archive is another one
+    assert other.returncode != 0
+    assert "data/cifar10.nc comes from the archive" in other.stderr
+    grown = {**training, "seeds": 2}
+    project.configure({"experiments": {"homogeneity": grown}, "figures": {}})
+    assert "train_homogeneity          1" in project.snakemake("-n", **environment(path)).stdout

@@ -8,7 +8,7 @@ for name, plan in PLANS.items():
         input:
             points=[RESULTS / "points" / point.name for point in POINTS[name]],
             plan=small_file(RESULTS / "plans" / CONFIG.scale, name, plan.to_json()),
-            code=fingerprint_of("mirrorsym.collecting"),
+            code=fingerprint_of("mirrorsym.store"),
         output:
             result_file(name),
         log:

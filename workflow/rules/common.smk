@@ -16,7 +16,17 @@ RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m mirrorsym"
+CIFAR10 = Path("data/cifar10.nc")
 FORMATS = ("pdf", "svg", "png", "csv")
+
+
+def check_pictures():
+    """Refuse pictures of another archive than the configured one: points are named after it."""
+    from mirrorsym.data.cifar10 import archive_of
+
+    if CIFAR10.is_file() and (found := archive_of(CIFAR10)) != CONFIG.cifar10.checksum:
+        wanted = CONFIG.cifar10.checksum
+        raise ConfigError(f"{CIFAR10} comes from the archive {found or '(damaged)'}, not {wanted}; delete it first")
 
 
 def notebook_of(figure):
@@ -30,6 +40,8 @@ try:
     CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
     POINTS = {name: plan.points() for name, plan in PLANS.items()}
+    if any(plan.data for plan in PLANS.values()):
+        check_pictures()
     NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
     if workflow.is_main_process:
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10"])

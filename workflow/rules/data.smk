@@ -1,12 +1,7 @@
 """CIFAR-10: fetched on the machine that submits, verified, unpacked into one file."""
 
-CIFAR10 = Path("data/cifar10.nc")
-
 
 rule cifar10:
-    input:
-        source=small_file(RESULTS / "plans", "cifar10", CONFIG.cifar10.model_dump_json(include={"checksum", "labels"})),
-        code=fingerprint_of("mirrorsym.data.cifar10"),
     output:
         CIFAR10,
     log:

@@ -453,6 +453,17 @@ def _netcdf(train: Split, test: Split, source: str, checksum: str) -> memoryview
     return content
 
 
+def archive_of(path: Path) -> str:
+    """Return the checksum of the archive that a file of :func:`prepare` was made from, or "" where it is none."""
+    import netCDF4
+
+    try:
+        with netCDF4.Dataset(str(path)) as dataset:
+            return str(dataset.getncattr("archive_checksum")).lower()
+    except (OSError, AttributeError, RuntimeError):
+        return ""
+
+
 def load(path: Path, checksum: str | None = None) -> Images:
     """Read the netCDF file that :func:`prepare` makes.
 

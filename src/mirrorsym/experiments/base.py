@@ -63,6 +63,10 @@ class Variable:
     units: str = "1"
 
 
+class SettingError(ValueError):
+    """A setting does not fit the data; the message is one sentence for the user."""
+
+
 class Stopped(Exception):
     """A run was asked to stop (a signal, a deadline) and has saved its checkpoint."""
 
