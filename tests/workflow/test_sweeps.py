@@ -172,7 +172,7 @@ def test_import_refuses_manipulated_points(project: Project, tmp_path: Path, att
     ("changes", "says"),
     [
         ({"settings": {"steps": 501}}, "another recipe"),
-        ({"sweep": sweep([0.001])}, "no scale's sweep has a job"),
+        ({"sweep": sweep([0.001])}, "no scale's sweep has the job"),
         ({}, "by other code"),
     ],
 )
