@@ -598,3 +598,14 @@ def test_load_refuses_the_file_of_another_archive(tmp_path: Path, archive: Path)
     assert load(out, sha256(archive)).source == "made up"
     with pytest.raises(DataError, match="not sha256:0000"):
         load(out, f"sha256:{'0' * 64}")
+
+
+@pytest.mark.skipif("MIRRORSYM_TEST_ARCHIVE" not in os.environ, reason="MIRRORSYM_TEST_ARCHIVE names no archive")
+def test_an_archive_of_real_pictures_is_read() -> None:
+    train, test = read_archive(Path(os.environ["MIRRORSYM_TEST_ARCHIVE"]))
+    for split in (train, test):
+        assert split.images.shape == (len(split.labels), 3, 32, 32)
+        assert len(set(np.bincount(split.labels, minlength=10))) == 1  # as many pictures of each class
+        assert 60 < split.images.mean() < 180
+        neighbours = np.abs(np.diff(split.images.astype(float), axis=-1)).mean()
+        assert neighbours < 20, "neighbouring pixels of a picture are alike; the layout is wrong"
