@@ -1,9 +1,14 @@
-"""Checkpoints of a training: two kept, written whole or not at all, leased to one writer, removed at the end."""
+"""Checkpoints of a training: two kept, written whole or not at all, leased to one writer, removed at the end.
+
+Times are differences of the monotonic clock: a wall clock that jumps moves neither an interval nor a deadline.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
+import os
 import shutil
 import signal
 import time
@@ -15,6 +20,9 @@ from mirrorsym.experiments.base import Stopped
 from mirrorsym.files import FileError, explain, write_atomically
 
 KEPT = 2
+RESULT = "result.nc"
+WAIT_SECONDS = 1.0
+"""Between two looks at a lease that another process holds."""
 
 
 class FileCheckpoint:
@@ -24,18 +32,22 @@ class FileCheckpoint:
         folder: where they lie; made when the first is written.
         seconds: the time between two checkpoints.
         fingerprint: of the code that trains; checkpoints of other code are passed over.
+        deadline: when the run has to be over, on the monotonic clock; None where it may take its time.
 
     Raises:
         FileError: if another process holds the folder's lease, or the folder cannot be written.
+        Stopped: if there is a deadline and the lease was not free before it.
     """
 
-    def __init__(self, folder: Path, seconds: float, fingerprint: str = "") -> None:
+    def __init__(self, folder: Path, seconds: float, fingerprint: str = "", deadline: float | None = None) -> None:
         self.folder = folder
         self.seconds = seconds
         self.fingerprint = fingerprint
+        self.deadline = deadline
         self._last = time.monotonic()
-        self._stop = False
-        self._lease = self._take_lease()
+        self._stop = ""
+        self.asked_to_stop = False
+        self._lease = self._wait_for_lease() if deadline else self._take_lease()
 
     def stop_on(self, *signals: signal.Signals) -> None:
         """Write a checkpoint and stop where one of these signals arrives."""
@@ -60,8 +72,11 @@ class FileCheckpoint:
         return None
 
     def due(self) -> bool:
-        """True where the interval has passed or the run is asked to stop."""
-        return self._stop or time.monotonic() - self._last >= self.seconds
+        """True where the interval has passed, the deadline has come, or the run is asked to stop."""
+        now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline:
+            self._stop = self._stop or "stopped before the job's time is over"
+        return bool(self._stop) or now - self._last >= self.seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep the state beside the one before it.
@@ -81,7 +96,26 @@ class FileCheckpoint:
             old.unlink()
         self._last = time.monotonic()
         if self._stop:
-            raise Stopped(f"stopped as asked; the checkpoint is {self.folder / f'{number:08d}.pt'}")
+            raise Stopped(f"{self._stop}; the checkpoint is {self.folder / f'{number:08d}.pt'}")
+
+    def keep_result(self, path: Path) -> None:
+        """Keep the result where the next job of this point looks first, until it is collected.
+
+        A job of a cluster may be started again after it is done: with its group, or by a workflow that was killed and
+        does not know of it. Snakemake removes the output before each start.
+        """
+        kept = self.folder / RESULT
+        kept.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk without links: such a job trains again
+            os.link(path, kept)
+        for checkpoint in self._files():
+            checkpoint.unlink()
+        self._lease.close()
+
+    def kept_result(self) -> Path | None:
+        """Return the result that another job of this point kept, or None."""
+        path = self.folder / RESULT
+        return path if path.is_file() else None
 
     def remove(self) -> None:
         """Remove everything, once the result stands."""
@@ -96,17 +130,45 @@ class FileCheckpoint:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.pt"))
 
+    def _wait_for_lease(self) -> IO[str]:
+        """Wait for another process of the same point to end: a job that outlived its workflow, or was requeued."""
+        while True:
+            try:
+                return self._take_lease()
+            except _LeasedError as leased:
+                if time.monotonic() + WAIT_SECONDS >= (self.deadline or 0):
+                    raise Stopped(f"stopped before the job's time is over; {leased}") from None
+                print(f"{leased}", flush=True)
+                time.sleep(WAIT_SECONDS)
+
     def _take_lease(self) -> IO[str]:
         path = self.folder / "lease"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
-            fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileError(f"{self.folder} is leased: another process trains this point; wait for it") from None
-        except OSError as error:
-            raise FileError(explain(error, path)) from None
-        return lease
+        while True:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _LeasedError(f"{self.folder} is leased: another process trains this point; wait for it") from None
+            except FileNotFoundError:  # the holder removed the folder between the two calls
+                continue
+            except OSError as error:
+                raise FileError(explain(error, path)) from None
+            if _is_still(path, lease):
+                return lease
+            lease.close()  # the holder removed it after it was opened: a lock on it would keep nobody out
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop = True
+        self.asked_to_stop = True
+        self._stop = "stopped as asked"
+
+
+class _LeasedError(FileError):
+    """Another process holds the lease."""
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -268,11 +268,12 @@ def job() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--device", default="auto")
 @click.option("--checkpoint-seconds", type=float, default=300.0)
-def job_point(point: str, out: Path, device: str, checkpoint_seconds: float) -> None:
+@click.option("--walltime", type=float, help="Seconds that the cluster gives to this job.")
+def job_point(point: str, out: Path, device: str, checkpoint_seconds: float, walltime: float | None) -> None:
     """Run one point of the sweep."""
     from mirrorsym.runner import run_point
 
-    run_point(Point.from_json(point), Path("results"), Path("data"), out, device, checkpoint_seconds)
+    run_point(Point.from_json(point), Path("results"), Path("data"), out, device, checkpoint_seconds, walltime)
 
 
 @job.command("collect")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
         **_of_the_points(datasets),
     }
     store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)
+    if experiment.training:
+        for point in points:
+            shutil.rmtree(results / "checkpoints" / point.name.with_suffix(""), ignore_errors=True)
 
 
 def _read(path: Path, code: set[str]) -> xr.Dataset:

@@ -55,6 +55,25 @@ class Resources(_Model):
     gpu: int = Field(0, ge=0, le=1, description="Number of GPUs.")
 
 
+class Cluster(_Model):
+    """What a cluster calls its parts; what is left empty is the cluster's own choice."""
+
+    account: str = Field("", description="Account that is charged.")
+    partition: str = Field("", description="Partition of the simulations, which need CPUs only.")
+    gpu_partition: str = Field("", description="Partition of the trainings; empty: the same as partition.")
+    gpu_model: str = Field("", pattern=r"^[\w.]*$", description="Type of GPU, as the cluster's gres calls it.")
+    max_runtime: int = Field(1440, gt=0, description="The longest time in minutes that one point may ask for.")
+
+    def resources(self, gpu: int) -> dict[str, str]:
+        """Return the resources by which Snakemake's SLURM plugin knows them, for a job with or without a GPU."""
+        named = {
+            "slurm_account": self.account,
+            "slurm_partition": (self.gpu_partition if gpu else "") or self.partition,
+            "gpu_model": self.gpu_model if gpu else "",
+        }
+        return {name: value for name, value in named.items() if value}
+
+
 class ExperimentConfig(_Model):
     """One result file: an experiment with its settings and its sweep."""
 
@@ -94,6 +113,7 @@ class Config(_Model):
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="auto takes a GPU where one is asked for.")
     checkpoint_minutes: float = Field(5, gt=0, description="Minutes between the checkpoints of a training.")
     cifar10: Cifar10
+    cluster: Cluster = Field(Cluster(), description="Names and limits of a cluster, from cluster.yaml.")
     experiments: dict[Id, ExperimentConfig]
     figures: dict[Id, FigureConfig]
 
@@ -156,6 +176,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     scale = str(overrides.get("scale", base.get("scale", "quick")))
     if scale not in SCALES:
         raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
+    base = {**base, "cluster": _read_yaml(folder / "cluster.yaml")}
     merged = merge(merge(base, _read_yaml(folder / "scales" / f"{scale}.yaml")), overrides)
     try:
         config = Config.model_validate(merge(merged, _from_environment()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 from mirrorsym import fingerprints, provenance, store
 from mirrorsym.checkpoints import FileCheckpoint
 from mirrorsym.config import ConfigError, load_experiment, nearest
-from mirrorsym.experiments.base import Context, NoCheckpoint
+from mirrorsym.experiments.base import Context, NoCheckpoint, Stopped
+from mirrorsym.files import write_atomically
 from mirrorsym.points import Point
 
 if TYPE_CHECKING:
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from mirrorsym.data.images import Images
+
+GRACE = 600.0
+"""Seconds that a stopped training of a cluster's job waits for its end."""
+MARGIN = 90.0
+"""Seconds before the end of a cluster's job at which a training stops, at most a third of the job's time."""
 
 
 def run_point(
@@ -29,16 +36,28 @@ def run_point(
     out: Path | None = None,
     device: str = "cpu",
     checkpoint_seconds: float = 300,
+    walltime: float | None = None,
 ) -> xr.Dataset:
     """Return the point's dataset, described after the contract, and write it where ``out`` says.
 
     A training keeps its checkpoints below ``results/checkpoints`` and removes them when the result stands.
 
+    Args:
+        point: what to run.
+        results: the folder of results.
+        data: the folder of data.
+        out: where to write the dataset, if anywhere.
+        device: "cpu", "cuda" or "auto".
+        checkpoint_seconds: the time between two checkpoints of a training.
+        walltime: seconds that a cluster gives to this job. A training then stops by itself before they are over, waits
+            for another job of the same point instead of failing, and takes the result that such a job left.
+
     Raises:
         ConfigError: if a GPU is demanded and there is none.
         FileError: if another process trains the same point, or a checkpoint or the result cannot be written.
-        Stopped: if a signal stopped a training, after its checkpoint was written.
+        Stopped: if a signal or the walltime stopped a training, after its checkpoint was written.
     """
+    deadline = deadline_of(walltime)
     experiment = load_experiment(point.module)
     read_sources: list[str] = []
 
@@ -51,25 +70,61 @@ def run_point(
     code = code_attributes(point, results)  # before the run: an edit while it computes is not what computed it
     checkpoint: FileCheckpoint | NoCheckpoint = NoCheckpoint()
     if experiment.training:
-        checkpoint = FileCheckpoint(
-            results / "checkpoints" / point.name.with_suffix(""), checkpoint_seconds, code["fingerprint"]
-        )
+        folder = results / "checkpoints" / point.name.with_suffix("")
+        checkpoint = FileCheckpoint(folder, checkpoint_seconds, code["fingerprint"], deadline)
+        if deadline and out and (kept := taken(checkpoint, code["fingerprint"], out)):
+            return kept
         checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
     settings = experiment.settings.model_validate(point.settings)
     try:
         with ProgressBar(point) as progress:
             context = Context(progress=progress, checkpoint=checkpoint, device=device, images=images)
             dataset = experiment.run(settings, point.grid, point.seed, context)
-    except BaseException:
+    except BaseException as error:
         if isinstance(checkpoint, FileCheckpoint):
             checkpoint.remove_if_empty()
+            if isinstance(error, Stopped) and deadline and checkpoint.asked_to_stop:
+                wait_for_the_scheduler()
         raise
     described = store.describe(dataset, experiment, attributes_of(point, device, read_sources) | code)
     if out is not None:
         store.write(described, out)
     if isinstance(checkpoint, FileCheckpoint):
-        checkpoint.remove()
+        if deadline and out:
+            checkpoint.keep_result(out)
+        else:
+            checkpoint.remove()
     return described
+
+
+def wait_for_the_scheduler() -> None:
+    """Wait to be killed: a job that ends by itself in the grace time of its preemption counts as failed."""
+    print("stopped as asked, the checkpoint is safe; waiting for the scheduler to end the job", flush=True)
+    time.sleep(GRACE)
+
+
+def deadline_of(walltime: float | None) -> float | None:
+    """Return when a job of so many seconds has to stop, on the monotonic clock.
+
+    The margin is for what ran before this (two starts of Snakemake), the last step, and writing the checkpoint.
+    """
+    return None if walltime is None else time.monotonic() + walltime - min(MARGIN, walltime / 3)
+
+
+def taken(checkpoint: FileCheckpoint, fingerprint: str, out: Path) -> xr.Dataset | None:
+    """Put the result that another job of this point left into its place and return it; None where there is none."""
+    kept = checkpoint.kept_result()
+    if kept is None:
+        return None
+    try:
+        dataset = store.read(kept)
+    except store.StoreError:
+        return None
+    if dataset.attrs.get("fingerprint") != fingerprint:
+        return None
+    write_atomically(out, kept.read_bytes())
+    print(f"another job of this point has finished it: {out} is its result", flush=True)
+    return dataset
 
 
 def pick_device(wanted: str) -> str:

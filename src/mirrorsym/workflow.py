@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.cli import get_argument_parser
+from snakemake.jobs import GroupJob
 from snakemake.logging import DefaultFormatter, logger
 
 from mirrorsym.config import ConfigError, nearest
 
+OURS = "mirrorsym: "
 REASON_LENGTH = 150
 REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
 
@@ -47,11 +49,25 @@ def python(settings: Any) -> str:
 
 def last_line(path: Path) -> str:
     """Return the last line of a log file that says something, or an empty text."""
+    return _last_line(path).removeprefix(OURS)
+
+
+def _last_line(path: Path) -> str:
     try:
         lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
     except OSError:
         return ""
-    return next((line for line in reversed(lines) if line), "").removeprefix("mirrorsym: ")
+    return next((line for line in reversed(lines) if line), "")
+
+
+def cause(logs: Sequence[Path], scheduler: str | None) -> str:
+    """Return why a job failed: its own sentence, else the scheduler's, else the last that it wrote."""
+    written = [line for line in map(_last_line, logs) if line]
+    own = [line.removeprefix(OURS) for line in written if line.startswith(OURS)]
+    first_line = (scheduler or "").strip().partition("\n")[0]
+    full = shutil.disk_usage(".").free < 2**20
+    silent = "the disk is full; free some space and run the same command again" if full else "it left no message"
+    return next(filter(None, [*own, first_line, *written]), silent)
 
 
 class ShortMessages(DefaultFormatter):
@@ -69,11 +85,8 @@ class ShortMessages(DefaultFormatter):
     def format_job_error(self, msg: dict[str, Any]) -> str:
         """Return the sentence of a failed job."""
         logs = [Path(str(path)) for path in msg["log"] or []]
-        full = "the disk is full; free some space and run the same command again"
-        silent = full if shutil.disk_usage(".").free < 2**20 else "it left no message"
-        said = next(filter(None, map(last_line, logs)), silent)
         where = f"\n  log: {logs[0]}" if logs else ""
-        return f"mirrorsym: {msg['rule_name']} failed: {said}{where}"
+        return f"mirrorsym: {msg['rule_name']} failed: {cause(logs, msg['rule_msg'])}{where}"
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text, or nothing where it repeats what a failed job's sentence said."""
@@ -81,8 +94,19 @@ class ShortMessages(DefaultFormatter):
         return "" if text.startswith(REPEATED) else text
 
 
+def log_group_error(group: GroupJob, msg: str | None = None, aux_logs: list[str] | None = None, **more: Any) -> None:
+    """Report the jobs of a failed group that left no result, each with what the scheduler said of the group.
+
+    Snakemake's own method reports every job of the group, and drops the scheduler's message.
+    """
+    for job in group.jobs:
+        if not all(Path(str(path)).exists() for path in job.output):
+            job.log_error(msg, aux_logs=aux_logs, **more)
+
+
 def shorten_messages(settings: Any) -> None:
     """Let the terminal show what a person reads, unless --verbose asks for everything; the log file keeps all."""
+    GroupJob.log_error = log_group_error
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and not settings.verbose:
             formatter = ShortMessages(settings.quiet, settings.show_failed_logs)

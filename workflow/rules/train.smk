@@ -31,9 +31,11 @@ def training_rule(name, plan, points):
         conda:
             "../../envs/pipeline.yaml"
         resources:
-            mem_mb=entry.resources.mem_mb,
-            runtime=entry.resources.runtime,
+            **CONFIG.cluster.resources(entry.resources.gpu),
+            mem_mb=lambda wildcards, attempt: attempt * entry.resources.mem_mb,
+            runtime=lambda wildcards, attempt: min(attempt * entry.resources.runtime, CONFIG.cluster.max_runtime),
             gpu=entry.resources.gpu,
+            lane=1,  # a cluster's profile says how many jobs of a group run at once
         params:
             mirrorsym=MIRRORSYM,
             point=lambda wildcards, output, by_name=by_name: by_name[
@@ -41,10 +43,13 @@ def training_rule(name, plan, points):
             ].to_json(),
             device=CONFIG.device,
             seconds=60 * CONFIG.checkpoint_minutes,
+            walltime=lambda wildcards, resources: (
+                "" if workflow.is_main_process else f"--walltime {60 * resources.runtime}"
+            ),
         message:
             f"{name}: {{wildcards}}"
         shell:
-            "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} > {log} 2>&1"
+            "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} {params.walltime} > {log} 2>&1"
 
 
 for name, plan in PLANS.items():
