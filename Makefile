@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quick test lint format bench schema lock clean
+.PHONY: quick test test-cluster lint format bench schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -17,6 +17,9 @@ $(INSTALLED): envs/requirements.lock pyproject.toml
 
 test: $(INSTALLED) lint  ## lint and run all tests
 	$(BIN)/python -m pytest
+
+test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, and its faults
+	$(BIN)/python -m pytest tests/cluster tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

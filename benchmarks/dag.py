@@ -1,4 +1,4 @@
-"""How long a large sweep takes to plan, beside a bare Snakefile of the same size: ``python -m benchmarks.dag 10000``."""
+"""How long a large sweep takes to plan, beside a bare Snakefile of that size: ``python -m benchmarks.dag 10000``."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def planned(folder: Path) -> dict[str, float]:
 def pretend_finished(ours: Path, bare: Path, points: int) -> None:
     """Put an empty file in the place of every output, as after a finished run."""
     listed = (
-        "import json, sys; from mirrorsym.config import load; from mirrorsym.points import points_of; from pathlib import Path;"
+        "from pathlib import Path; from mirrorsym.config import load; from mirrorsym.points import points_of;"
         "print('\\n'.join(str(p.name) for p in points_of(load(Path('config'), {}), 'large')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ours / "src")}

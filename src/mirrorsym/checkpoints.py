@@ -132,13 +132,16 @@ class FileCheckpoint:
 
     def _wait_for_lease(self) -> IO[str]:
         """Wait for another process of the same point to end: a job that outlived its workflow, or was requeued."""
+        told = False
         while True:
             try:
                 return self._take_lease()
             except _LeasedError as leased:
                 if time.monotonic() + WAIT_SECONDS >= (self.deadline or 0):
                     raise Stopped(f"stopped before the job's time is over; {leased}") from None
-                print(f"{leased}", flush=True)
+                if not told:
+                    print(f"{leased}", flush=True)
+                told = True
                 time.sleep(WAIT_SECONDS)
 
     def _take_lease(self) -> IO[str]:

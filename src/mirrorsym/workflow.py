@@ -104,6 +104,23 @@ def log_group_error(group: GroupJob, msg: str | None = None, aux_logs: list[str]
             job.log_error(msg, aux_logs=aux_logs, **more)
 
 
+def see_cancelled_jobs() -> None:
+    """Let the SLURM plugin, where it is in use, see that a job was cancelled.
+
+    ``sacct`` says "CANCELLED by 1000"; plugin 2.8 knows "CANCELLED" only, and would wait for such a job for ever.
+    """
+    plugin = sys.modules.get("snakemake_executor_plugin_slurm")
+    if plugin is None:
+        return
+    query = plugin.query_job_status
+
+    async def first_words(command: str, log: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await query(command, log)
+        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
+
+    plugin.query_job_status = first_words  # type: ignore[attr-defined]
+
+
 def shorten_messages(settings: Any) -> None:
     """Let the terminal show what a person reads, unless --verbose asks for everything; the log file keeps all."""
     GroupJob.log_error = log_group_error

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
+import psutil
 import pytest
 import xarray as xr
 from project import Project, make_project
 from runs import TRAINING, Run, checkpoints, log_of, process_of, until
 from slurm import Slurm, jobs, node_state
 
-SEEDS = 2
+SEEDS = range(2)
 CONFIG = {
     "checkpoint_minutes": 0.03,
-    "experiments": {
-        "faulty": {**TRAINING, "seeds": SEEDS, "resources": {"mem_mb": 1500, "runtime": 10, "gpu": 0}},
-    },
+    "experiments": {"faulty": {**TRAINING, "seeds": 2, "resources": {"mem_mb": 1500, "runtime": 10, "gpu": 0}}},
     "figures": {},
 }
 
@@ -35,45 +31,135 @@ def expected(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> xr.Datas
     return project.result("faulty").drop_attrs()
 
 
-def fresh(tmp_path: Path) -> Project:
+def start(tmp_path: Path, **changes: object) -> tuple[Project, Run]:
+    """Start a project whose trainings have changed resources, and wait until they have checkpoints."""
     project = make_project(tmp_path / "project")
-    project.configure(CONFIG)
-    return project
+    experiment = {**CONFIG["experiments"]["faulty"]}
+    experiment["resources"] = {**experiment["resources"], **changes}
+    project.configure({**CONFIG, "experiments": {"faulty": experiment}})
+    return project, Run(project)
 
 
-def all_have_checkpoints(project: Project) -> bool:
-    return all(checkpoints(project, "faulty", seed) for seed in range(SEEDS))
+def wait_for_checkpoints(project: Project) -> None:
+    until("checkpoints", lambda: all(checkpoints(project, "faulty", seed) for seed in SEEDS))
 
 
-def latest(project: Project) -> dict[str, str]:
-    """The jobs of the newest run."""
-    return {job["JobID"]: job["State"] for job in jobs() if "faulty" in job["Comment"]}
+def trainings(project: Project) -> list[psutil.Process | None]:
+    return [process_of(project, "faulty", seed) for seed in SEEDS]
+
+
+def states(project: Project) -> dict[str, list[str]]:
+    """The states of the project's jobs in accounting, by job, the requeued starts first."""
+    mine = {path.stem for path in project.folder.glob(".snakemake/slurm_logs/*/*/*.log")}
+    found: dict[str, list[str]] = {}
+    for job in jobs():
+        if job["JobID"] in mine or project.folder.name in job["Comment"]:
+            found.setdefault(job["JobID"], []).append(job["State"].split()[0])
+    return found
+
+
+def finish(run: Run, expected: xr.Dataset, seconds: float = 300) -> None:
+    """Wait for the run's end: the bits of an undisturbed one, no checkpoint and no half-written file left."""
+    assert run.wait(seconds) == 0, run.text()[-3000:]
+    xr.testing.assert_identical(run.project.result("faulty").drop_attrs(), expected)
+    left = [path for path in (run.project.folder / "results/checkpoints").rglob("*") if path.is_file()]
+    assert not left
+    assert not list((run.project.folder / "results").rglob(".*.tmp"))
 
 
 @pytest.mark.timeout(600)
-def test_preempted_killed_cancelled_and_corrupted(expected: xr.Dataset, tmp_path: Path) -> None:
-    project = fresh(tmp_path)
-    run = Run(project)
-    until("checkpoints", lambda: all_have_checkpoints(project))
-
+def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -> None:
+    project, run = start(tmp_path)
+    wait_for_checkpoints(project)
     urgent = ["sbatch", "--partition=urgent", "--ntasks=4", "--mem=100", "--output=/dev/null", "--wrap=sleep 3"]
     subprocess.run(urgent, check=True, capture_output=True)
-    until("preemption", lambda: not any(process_of(project, "faulty", seed) for seed in range(SEEDS)))
-    before = [checkpoints(project, "faulty", seed)[-1] for seed in range(SEEDS)]
-    until("requeued jobs", lambda: all(process_of(project, "faulty", seed) for seed in range(SEEDS)))
-    started = [job["State"] for job in jobs() if "faulty" in job["Comment"]]
-    assert len(started) > SEEDS and {"PREEMPTED", "REQUEUED"} & set(started), started
-    until("progress", lambda: all(checkpoints(project, "faulty", s)[-1:] != before[s : s + 1] for s in range(SEEDS)))
+    until("preemption", lambda: not any(trainings(project)))
+    assert all(checkpoints(project, "faulty", seed) for seed in SEEDS)
+    finish(run, expected)
+    assert "Trying to restart" not in run.text()  # it was SLURM that started them again, and nobody else
+    assert run.text().count("has been submitted with SLURM jobid") == 2
 
+
+@pytest.mark.timeout(600)
+def test_one_is_killed_with_a_corrupt_checkpoint_and_one_is_cancelled(expected: xr.Dataset, tmp_path: Path) -> None:
+    project, run = start(tmp_path)
+    until("two checkpoints", lambda: all(len(checkpoints(project, "faulty", seed)) == 2 for seed in SEEDS))
     killed = process_of(project, "faulty", 0)
     assert killed is not None
     killed.kill()
     newest = checkpoints(project, "faulty", 0)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    running = subprocess.run(["squeue", "-h", "-o", "%i %k"], capture_output=True, text=True).stdout.splitlines()
-    cancelled = next(line.split()[0] for line in running if "faulty" in line and process_of(project, "faulty", 1))
-    subprocess.run(["scancel", cancelled], check=True)
+    queue = subprocess.run(["squeue", "-h", "-o", "%i %k"], capture_output=True, text=True).stdout.splitlines()
+    (job,) = [line.split()[0] for line in queue if line.endswith("train_faulty_wildcards_0.001_1")]
+    subprocess.run(["scancel", job], check=True)
+    until("the retry of the killed one", lambda: "the one before it is used" in log_of(project, "faulty", 0))
+    finish(run, expected)
+    assert run.text().count("Trying to restart") == 2
 
-    assert run.wait(400) == 0, run.text()[-3000:]
-    xr.testing.assert_identical(project.result("faulty").drop_attrs(), expected)
-    assert "the one before it is used" in log_of(project, "faulty", 0)
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path) -> None:
+    project, run = start(tmp_path)
+    wait_for_checkpoints(project)
+    run.send(signal.SIGINT)
+    assert run.wait(90) != 0
+    until("cancelled jobs", lambda: not any(trainings(project)), 60)
+    assert all(checkpoints(project, "faulty", seed) for seed in SEEDS)
+    finish(Run(project), expected)
+
+
+@pytest.mark.timeout(600)
+def test_the_submitting_process_is_killed_and_its_jobs_run_on(expected: xr.Dataset, tmp_path: Path) -> None:
+    project, run = start(tmp_path)
+    wait_for_checkpoints(project)
+    run.end()
+    first = trainings(project)
+    assert all(process is not None and process.is_running() for process in first)
+    again = Run(project)
+    until("jobs that wait", lambda: "is leased" in log_of(project, "faulty", 0), 100)
+    finish(again, expected)
+    assert "another job of this point has finished it" in log_of(project, "faulty", 0)
+    assert "another job of this point has finished it" in log_of(project, "faulty", 1)
+
+
+@pytest.mark.timeout(600)
+def test_walltime_and_memory(expected: xr.Dataset, tmp_path: Path) -> None:
+    """One training is held up until it has to stop by itself, one until SLURM ends it; both had too little memory."""
+    project, run = start(tmp_path, runtime=1)
+    wait_for_checkpoints(project)
+    slow, stuck = trainings(project)
+    assert slow is not None
+    assert stuck is not None
+    begun = slow.create_time()
+    slow.suspend()
+    stuck.suspend()
+    until("the end of its time", lambda: time.time() > begun + 41, 60)
+    slow.resume()
+    until("its last words", lambda: "before the job's time is over" in run.text(), 60)
+    finish(run, expected)
+    assert "'TIMEOUT'" in run.text()
+
+
+@pytest.mark.timeout(600)
+def test_too_little_memory_at_first(expected: xr.Dataset, tmp_path: Path) -> None:
+    _, run = start(tmp_path, mem_mb=350)
+    finish(run, expected)
+    assert run.text().count("Trying to restart") >= 2
+    wanted = {
+        job["ReqTRES"].split("mem=")[1].split(",")[0]
+        for job in jobs()
+        if job["Comment"].startswith("rule_train_faulty")
+    }
+    assert {"350M", "700M"} <= wanted
+
+
+@pytest.mark.timeout(600)
+def test_the_node_is_lost(slurm: Slurm, expected: xr.Dataset, tmp_path: Path) -> None:
+    project, run = start(tmp_path)
+    wait_for_checkpoints(project)
+    slurm.kill_node()
+    until("the loss", lambda: node_state() == "down", 90)
+    slurm.start_node()
+    slurm.wait_for_node()
+    finish(run, expected)
+    assert run.text().count("has been submitted with SLURM jobid") == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,42 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="is leased"):
         FileCheckpoint(tmp_path, seconds=0)
     first.remove()
+
+
+def test_before_its_deadline_it_saves_and_stops(tmp_path: Path) -> None:
+    checkpoint = FileCheckpoint(tmp_path / "point", seconds=1000, deadline=time.monotonic() + 0.2)
+    assert not checkpoint.due()
+    time.sleep(0.25)
+    assert checkpoint.due()
+    with pytest.raises(Stopped, match="before the job's time is over"):
+        checkpoint.save(state(1))
+    assert not checkpoint.asked_to_stop
+
+
+def test_a_job_with_a_deadline_waits_for_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mirrorsym.checkpoints.WAIT_SECONDS", 0.02)
+    first = FileCheckpoint(tmp_path / "point", seconds=0)
+    with pytest.raises(Stopped, match="is leased"):
+        FileCheckpoint(tmp_path / "point", seconds=0, deadline=time.monotonic() + 0.1)
+    threading.Timer(0.2, first.remove).start()
+    second = FileCheckpoint(tmp_path / "point", seconds=0, deadline=time.monotonic() + 10)
+    # The first one's file is gone: what the second holds has to be the file that is there now.
+    with pytest.raises(FileError, match="is leased"):
+        FileCheckpoint(tmp_path / "point", seconds=0)
+    second.remove()
+
+
+def test_a_result_is_kept_for_the_next_job_of_the_point(tmp_path: Path) -> None:
+    out = tmp_path / "out.nc"
+    first = FileCheckpoint(tmp_path / "point", seconds=0)
+    assert first.kept_result() is None
+    first.save(state(1))
+    for content in (b"older", b"result"):
+        out.unlink(missing_ok=True)
+        out.write_bytes(content)
+        first.keep_result(out)
+    out.unlink()  # as Snakemake does before a job starts
+    kept = FileCheckpoint(tmp_path / "point", seconds=0).kept_result()
+    assert kept is not None
+    assert kept.read_bytes() == b"result"
+    assert not list(tmp_path.rglob("*.pt"))

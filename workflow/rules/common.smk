@@ -10,7 +10,7 @@ from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
 from mirrorsym.points import Plan, digest
-from mirrorsym.workflow import check_targets, python, runs_here, shorten_messages
+from mirrorsym.workflow import check_targets, python, runs_here, see_cancelled_jobs, shorten_messages
 
 RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
@@ -51,6 +51,7 @@ except ConfigError as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
+see_cancelled_jobs()
 FIGURES = Path("paper/figures") / CONFIG.scale
 
 

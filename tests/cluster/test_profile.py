@@ -1,0 +1,113 @@
+"""The slurm profile on a real SLURM: the whole paper at scale tiny, what its jobs ask for, arrays, refusals."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import xarray as xr
+import yaml
+from project import ROOT, SMALL, Project, make_project
+from runs import PROFILE, TRAINING, Run
+from slurm import jobs
+
+from mirrorsym.config import load
+from mirrorsym.points import points_of
+from mirrorsym.runner import run_point
+
+GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in ("homogeneity", "dcs_resnet")}
+TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
+ARRAY = """
+rule all:
+    input:
+        expand("{number}.txt", number=range(120)),
+
+
+rule train:
+    output:
+        "{number}.txt",
+    log:
+        "{number}.log",
+    resources:
+        mem_mb=100,
+        runtime=5,
+    shell:
+        "echo {wildcards.number} > {output} 2> {log}"
+"""
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The whole paper at scale tiny, through SLURM."""
+    project = make_project(tmp_path_factory.mktemp("paper") / "project")
+    for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
+        (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
+    (project.folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    run = Run(project, *PROFILE, "--configfile", "tiny.yaml")
+    assert run.wait(600) == 0, run.text()[-3000:]
+    return project
+
+
+@pytest.mark.timeout(700)
+def test_the_whole_paper_runs_through_slurm(paper: Project, tmp_path: Path) -> None:
+    config = load(paper.folder / "config", TINY)
+    for figure in config.figures:
+        assert (paper.folder / "paper/figures/tiny" / f"{figure}.pdf").is_file(), figure
+    for name in ("sparsity", "homogeneity", "attention"):
+        point = points_of(config, name)[-1]
+        there = xr.open_dataset(paper.folder / "results/points" / point.name).load()
+        here = run_point(point, tmp_path, tmp_path)
+        xr.testing.assert_identical(there.drop_attrs(), here.drop_attrs())
+
+
+def test_jobs_asked_for_what_they_need(paper: Project) -> None:
+    """One job an experiment, a GPU for the trainings alone, memory and time as configured, on the account given."""
+    config = load(paper.folder / "config", TINY)
+    asked = {job["Comment"].removeprefix("rule_").partition("_wildcards")[0]: job for job in jobs()}
+    for name, entry in config.experiments.items():
+        points = len(points_of(config, name))
+        job = next(job for comment, job in asked.items() if comment.endswith(f"train_{name}"))
+        wanted = dict(part.split("=") for part in job["ReqTRES"].split(","))
+        assert wanted["cpu"] == "1", name
+        assert wanted.get("gres/gpu") == ("1" if entry.resources.gpu else None), name
+        assert wanted["mem"] == f"{entry.resources.mem_mb}M", name
+        hours, minutes, _ = map(int, job["Timelimit"].split(":"))
+        assert 60 * hours + minutes == entry.resources.runtime * points, name
+        assert job["Account"] == "other", name
+    assert not any("collect" in comment or "cifar10" in comment for comment in asked)
+
+
+@pytest.mark.timeout(600)
+def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "Snakefile").write_text(ARRAY)
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
+    assert run.wait(560) == 0, run.text()[-3000:]
+    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(120)] == [str(n) for n in range(120)]
+    tasks = [job for job in jobs() if job["JobID"].partition("_")[2].isdecimal()]
+    assert len(tasks) == 120
+    assert len({job["JobID"].partition("_")[0] for job in tasks}) == 1
+
+
+@pytest.mark.timeout(300)
+def test_a_refused_submission_is_one_sentence_and_the_same_command_goes_on(slurm: object, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    training = {**TRAINING, "settings": {**TRAINING["settings"], "epochs": 1}, "seeds": 2, "resources": {"gpu": 1}}
+    project.configure(
+        {**SMALL, "experiments": {**SMALL["experiments"], "homogeneity": training}, "cluster": {"gpu_partition": "big"}}
+    )
+    command = (*PROFILE, "--retries", "0")
+    refused = Run(project, *command)
+    assert refused.wait() == 1
+    sentences = [line for line in refused.text().splitlines() if line.startswith("mirrorsym: train_homogeneity failed")]
+    assert len(sentences) == 2, refused.text()[-3000:]
+    assert all("invalid partition specified: big" in sentence for sentence in sentences)
+    assert (project.folder / "results/quick/sparsity.nc").is_file()
+
+    host = subprocess.run(["sinfo", "-h", "-o", "%n"], capture_output=True, text=True).stdout.split()[0]
+    subprocess.run(["scontrol", "create", "PartitionName=big", f"Nodes={host}", "MaxTime=60"], check=True)
+    again = Run(project, *command)
+    assert again.wait() == 0, again.text()[-3000:]
+    assert project.result("homogeneity").status.values.tolist() == [[0, 0]]

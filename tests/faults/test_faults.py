@@ -1,0 +1,144 @@
+"""Faults of one machine: each ends in the bits of an undisturbed run, or in one clear sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from project import Project
+from runs import Run, checkpoints, process_of, until
+
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+def assert_same(project: Project, calm: Project) -> None:
+    xr.testing.assert_identical(project.result("faulty").drop_attrs(), calm.result("faulty").drop_attrs())
+    results = project.folder / "results"
+    assert not list(results.rglob(".*.tmp"))
+    assert not list(results.rglob("*.pt"))
+
+
+def one_sentence(done: subprocess.CompletedProcess[str], sentence: str) -> None:
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert sentence in done.stderr, done.stderr[-2000:]
+
+
+@pytest.fixture
+def small_results(project: Project) -> Iterator[Path]:
+    """A file system of 12 MB at results/, where this machine lets us mount one."""
+    results = project.folder / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(results)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not let the test mount a small file system")
+    yield results
+    subprocess.run(["umount", "-l", str(results)], check=True)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    filler = folder / "filler"
+    filler.write_bytes(b"0" * (shutil.disk_usage(folder).free - leave))
+    return filler
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("at", "kilobytes"), [("a checkpoint", 300), ("the result", 200)])
+def test_a_full_disk(project: Project, calm: Project, small_results: Path, at: str, kilobytes: int) -> None:
+    cache = {"MIRRORSYM_CACHE": str(project.folder / ".cache")}
+    if at == "the result":  # no checkpoint is due in so short a run
+        config = project.folder / "config" / "config.yaml"
+        config.write_text(config.read_text().replace("checkpoint_minutes: 0.002", "checkpoint_minutes: 60"))
+    project.snakemake("-n", **cache)
+    filler = fill(small_results, kilobytes * 1000)
+    done = project.snakemake(check=False, **cache)
+    one_sentence(done, "the disk is full")
+    assert (".pt could not be written" if at == "a checkpoint" else ".nc could not be written") in done.stderr
+    filler.unlink()
+    project.snakemake(**cache)
+    assert_same(project, calm)
+
+
+@pytest.mark.timeout(200)
+def test_a_results_folder_that_cannot_be_written(project: Project, calm: Project) -> None:
+    results = project.folder / "results"
+    results.mkdir()
+    mounted = subprocess.run(["mount", "--bind", str(results), str(results)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not let the test mount a folder")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(results)], check=True)
+        one_sentence(project.snakemake(check=False), "cannot be written (Read-only file system)")
+    finally:
+        subprocess.run(["umount", "-l", str(results)], check=True)
+    project.snakemake()
+    assert_same(project, calm)
+
+
+@pytest.mark.timeout(200)
+def test_a_job_killed_with_a_corrupt_checkpoint(project: Project, calm: Project) -> None:
+    run = Run(project, "--retries", "1")
+    until("two checkpoints", lambda: len(checkpoints(project, "faulty", 0)) == 2)
+    process = process_of(project, "faulty", 0)
+    assert process is not None
+    process.kill()
+    newest = checkpoints(project, "faulty", 0)[-1]
+    newest.write_bytes(b"\0" * newest.stat().st_size)
+    assert run.wait() == 0, run.text()[-2000:]
+    assert_same(project, calm)
+
+
+@pytest.mark.timeout(200)
+def test_a_truncated_point(project: Project, calm: Project) -> None:
+    shutil.copytree(calm.folder / "results", project.folder / "results", dirs_exist_ok=True)
+    shutil.copytree(calm.folder / ".snakemake", project.folder / ".snakemake", dirs_exist_ok=True)
+    (point,) = (project.folder / "results/points").rglob("*.nc")
+    point.write_bytes(point.read_bytes()[: point.stat().st_size // 2])
+    done = project.snakemake(check=False)
+    one_sentence(done, "is damaged; delete it and run the same command again")
+    point.unlink()
+    project.snakemake()
+    assert_same(project, calm)
+
+
+@pytest.mark.timeout(200)
+def test_two_workflows_in_one_folder(project: Project, calm: Project) -> None:
+    first = Run(project, "--retries", "0")
+    until("the first one's checkpoint", lambda: checkpoints(project, "faulty", 0))
+    os.kill(first.process.pid, signal.SIGSTOP)
+    one_sentence(project.snakemake(check=False), "is going on in this folder")
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.wait() == 0, first.text()[-2000:]
+    assert_same(project, calm)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("jump", ["-3d", "+3d"])
+def test_a_clock_that_jumps(project: Project, calm: Project, tmp_path: Path, jump: str) -> None:
+    """The wall clock jumps by three days while the training runs; a second run finds nothing to train."""
+    if not FAKETIME:
+        pytest.skip("libfaketime is not installed (Debian: faketime)")
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    fake = {
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    run = Run(project, "--retries", "0", **fake)
+    until("a checkpoint", lambda: checkpoints(project, "faulty", 0))
+    clock.write_text(f"{jump}\n")
+    assert run.wait() == 0, run.text()[-2000:]
+    assert_same(project, calm)
+    assert "train_faulty" not in project.planned()
+    for path in (project.folder / "results/points").rglob("*.nc"):
+        os.utime(path, (time.time() - 3 * 86400,) * 2)
+    assert "train_faulty" not in project.planned()
