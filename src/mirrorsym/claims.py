@@ -1,8 +1,8 @@
 """Claims of the paper, each with the statistic that decides it, and the verdict that the results give.
 
-``claims.yaml`` holds the claims: what supports and what refutes each was written before the results were looked at. A
-statistic (:mod:`mirrorsym.statistics`) makes one number a seed from the result files; :func:`judge` turns the numbers of
-a claim and of its controls into a verdict.
+``claims.yaml`` holds the claims: what supports and what refutes each was written before the results were looked at.
+A statistic (:mod:`mirrorsym.statistics`) makes one number a seed from the result files; :func:`judge` turns the numbers
+of a claim and of its controls into a verdict.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Claim(_Model):
         if len(self.quote.split()) >= 20:
             raise ValueError(f"the quote of {self.id} has {len(self.quote.split())} words; keep it under 20")
         if self.supported.overlaps(self.refuted):
-            raise ValueError(f"{self.id}: {self.supported.text!r} supports and {self.refuted.text!r} refutes: they overlap")
+            raise ValueError(f"{self.id}: supported {self.supported.text!r} and refuted {self.refuted.text!r} overlap")
         if wrong := set(self.limited) - set(self.scales):
             raise ValueError(f"{self.id}: {wrong.pop()!r} is in limited and not in scales")
         if wrong_names := set(self.requires) - set(self.all_experiments):
@@ -291,13 +291,13 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
 
     In this order:
 
-    1. Not decidable: the scale is not among those that can decide, something is missing (``obstacle``), or no run of the
-       statistic finished.
+    1. Not decidable: the scale is not among those that can decide, something is missing (``obstacle``), or no run of
+       the statistic finished.
     2. Not supported: the interval lies wholly inside ``refuted``, or the effect does and nothing reaches ``supported``,
-       or a decisive control lies wholly outside of what passes. Not decidable instead where the scale is a limited one.
+       or a decisive control lies wholly outside of what passes. At a limited scale it is not decidable instead.
     3. Not decidable: the interval reaches from ``supported`` to ``refuted``.
-    4. Supported: the interval lies wholly inside ``supported`` and all controls inside of what passes, unless the scale is
-       a limited one or one sample of something random is all there is.
+    4. Supported: the interval lies wholly inside ``supported`` and all controls inside of what passes, unless the scale
+       is a limited one or one sample of something random is all there is.
     5. Supported with limits: the rest, and the reason says which limits.
 
     Args:
@@ -329,9 +329,7 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
     if supports and refutes:
         return Verdict(UNDECIDED, f"the interval reaches from support to refutation: {numbers}; {claim.needs}")
     limits += failed
-    limits += [
-        f"open: {_about(claim.controls[i], controls[i])}" for i, passed in enumerate(outcomes) if passed is None
-    ]
+    limits += [f"open: {_about(claim.controls[i], controls[i])}" for i, passed in enumerate(outcomes) if passed is None]
     if measured.interval is None and not claim.deterministic:
         limits.append("one sample gives no interval")
     if not claim.supported.holds(measured.range):
@@ -359,14 +357,13 @@ def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: s
         ClaimError: if a statistic is unknown or its arguments do not fit.
     """
     entries = [_entry(claim, results, scale) for claim in claims]
+    notes = {name: str(data.attrs.get("scale_note", "")) for name, data in sorted(results.items())}
     return {
         "scale": scale,
         "claims": entries,
         "verdicts": {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS},
         "sources": {name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
-        "notes": {
-            name: str(data.attrs["scale_note"]) for name, data in sorted(results.items()) if data.attrs.get("scale_note")
-        },
+        "notes": {name: note for name, note in notes.items() if note},
     }
 
 
