@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every process of the workflow reads the file
 SUPPORTED = "supported"
 LIMITED = "supported with limits"
 NOT_SUPPORTED = "not supported"
@@ -196,7 +197,7 @@ def load_claims(path: Path) -> list[Claim]:
         ClaimError: with one sentence that names the claim, the field and what is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_LOADER)
     except FileNotFoundError:
         raise ClaimError(f"{path} is missing; run in the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -208,6 +209,12 @@ def load_claims(path: Path) -> list[Claim]:
         if count > 1:
             raise ClaimError(f"{path}: {count} claims have the id {name!r}; each needs its own")
     return claims
+
+
+def claimed_experiments(claims: Iterable[Claim], configured: Iterable[str]) -> list[str]:
+    """Return the configured experiments that a claim or a control reads, in the configuration's order."""
+    named = {name for claim in claims for name in claim.all_experiments}
+    return [name for name in configured if name in named]
 
 
 def _validated(entry: Any, number: int, path: Path) -> Claim:
@@ -447,8 +454,8 @@ def compute_file(path: Path, results: Path, scale: str, experiments: Sequence[st
     from mirrorsym.files import write_atomically
 
     claims = load_claims(path)
-    named = {name for claim in claims for name in claim.all_experiments}
-    datasets = {name: store.read(results / f"{name}.nc") for name in experiments if name in named}
+    named = claimed_experiments(claims, experiments)
+    datasets = {name: store.read(results / f"{name}.nc") for name in named}
     write_atomically(out, json.dumps(compute(claims, datasets, scale), indent=1, ensure_ascii=False) + "\n")
 
 
