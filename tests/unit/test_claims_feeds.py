@@ -104,6 +104,7 @@ REFUTING: dict[str, list[Edit]] = {
         ("stationary_conditions", "own_line_distance", 0.3, {"landscape": "rotation", "start": 6, "step": 300})
     ],
     "conditions_without_stationary_points": [("stationary_conditions", "position", 1.0, {"start": 2})],
+    "condition_reached_before_the_model": [("stationary_conditions", "position", 1.0, {"start": slice(0, 3)})],
     "both_reach_93_percent": [("dcs_resnet", "test_accuracy", plus(-0.1), DCS)],
     "dcs_a_little_better": [("dcs_resnet", "test_accuracy", plus(-0.02), DCS)],
     "dcs_similar_performance": [("dcs_resnet", "test_accuracy", plus(-0.2), DCS)],
