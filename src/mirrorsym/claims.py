@@ -460,7 +460,7 @@ def compute_file(path: Path, results: Path, scale: str, experiments: Sequence[st
 
 
 def table(path: Path) -> list[str]:
-    """Return the lines of the table of verdicts of a ``claims.json``.
+    """Return each claim's verdict and its reason of a ``claims.json``, two lines each, and a line of counts.
 
     Raises:
         FileError: if it is missing.
@@ -474,7 +474,8 @@ def table(path: Path) -> list[str]:
         counts = content["verdicts"]
     except (ValueError, KeyError, TypeError):
         raise ClaimError(f"{path} is damaged; delete it and make it again with snakemake") from None
-    wide = [max(len(row[column]) for row in rows) if rows else 0 for column in range(3)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, wide, strict=False)).rstrip() for row in rows]
+    lines = []
+    for name, place, verdict, reason in rows:
+        lines += [f"{verdict}: {name} ({place})", f"    {reason}"]
     lines.append("; ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
     return lines

@@ -268,7 +268,8 @@ def test_the_file_that_others_read(tmp_path: Path) -> None:
     assert {"statement", "effect", "interval", "samples", "passed"} <= set(entry["controls"][0])
     (tmp_path / "claims.json").write_text(json.dumps(content))
     lines = claims.table(tmp_path / "claims.json")
-    assert lines[0].startswith("a_claim  Figure 3  supported")
+    assert lines[0] == "supported: a_claim (Figure 3)"
+    assert lines[1].strip() == entry["reason"]
     assert lines[-1].startswith("supported: 1")
 
 

@@ -55,7 +55,7 @@ def judged(project: Project) -> Project:
 def test_a_claim_is_judged_once_and_printed(judged: Project) -> None:
     assert verdicts(judged) == {"it_ran": SUPPORTED}
     assert judged.planned() == {}
-    assert "it_ran  Figure 3  supported" in judged.mirrorsym("claims").stdout
+    assert "supported: it_ran (Figure 3)" in judged.mirrorsym("claims").stdout
 
 
 def test_another_threshold_is_judged_anew_and_trains_nothing(judged: Project) -> None:

@@ -67,7 +67,7 @@ def test_correlations_are_correlations(paper: Project) -> None:
 def test_claims_are_not_decided_by_a_scale_for_tests(paper: Project) -> None:
     content = json.loads((paper.folder / "results" / "tiny" / "claims.json").read_text())
     assert {entry["verdict"] for entry in content["claims"]} == {UNDECIDED}
-    assert len(paper.mirrorsym("claims", "--scale", "tiny").stdout.splitlines()) == len(content["claims"]) + 1
+    assert f"{UNDECIDED}: {len(content['claims'])}" in paper.mirrorsym("claims", "--scale", "tiny").stdout
 
 
 @pytest.mark.parametrize("figure", CONFIG.figures)
