@@ -340,8 +340,12 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
     if measured.interval is None and not claim.deterministic:
         limits.append("one sample gives no interval")
     if not claim.supported.holds(measured.range):
-        inside = claim.supported.holds(effect)
-        limits.append("the interval reaches out of what supports" if inside else "the effect lies in between")
+        if claim.supported.holds(effect):
+            limits.append("the interval reaches out of what supports")
+        elif supports:
+            limits.append("the effect lies in between")
+        else:
+            limits.append("the effect lies in between, and the interval excludes what supports")
     if limits:
         return Verdict(LIMITED, f"{numbers}; limits: {'; '.join(limits)}")
     count = f"all {len(controls)} controls pass" if len(controls) > 1 else "its control passes" if controls else ""

@@ -156,7 +156,8 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     [
         (1.1, 1.3, "quick", GOOD, SUPPORTED, "all 2 controls pass"),
         (0.9, 1.3, "quick", GOOD, LIMITED, "reaches out"),
-        (0.4, 0.6, "quick", GOOD, LIMITED, "in between"),
+        (0.4, 0.6, "quick", GOOD, LIMITED, "in between, and the interval excludes what supports"),
+        (0.4, 1.2, "quick", GOOD, LIMITED, "the effect lies in between"),
         (-0.1, 1.5, "quick", GOOD, UNDECIDED, "from support to refutation"),
         (-0.5, -0.1, "quick", GOOD, NOT_SUPPORTED, "-0.3"),
         (-0.9, 0.5, "quick", GOOD, NOT_SUPPORTED, "-0.2"),
