@@ -160,8 +160,8 @@ def homogeneity() -> xr.Dataset:
     return data
 
 
-def plasticity() -> xr.Dataset:
-    data = blank("plasticity", task=np.arange(11), parameter=np.arange(200))
+def plasticity(experiment: str) -> xr.Dataset:
+    data = blank(experiment, task=np.arange(11), parameter=np.arange(200))
     dead_until = over_seeds((10.0 * data.task).expand_dims(seed=data.seed), 1.0) - 1  # parameters die in their order
     alive = (data.parameter >= dead_until).astype(float)
     for name in ("gradient_max", "gradient_full"):
@@ -240,7 +240,8 @@ def make_world() -> World:
         "matrix_factorization_phase": matrix_factorization("matrix_factorization_phase", 1),
         "factorization_stability": factorization_stability(),
         "homogeneity": homogeneity(),
-        "plasticity": plasticity(),
+        "plasticity": plasticity("plasticity"),
+        "plasticity_damped": plasticity("plasticity_damped"),
         "stationary_conditions": stationary_conditions(),
         "dcs_resnet": dcs_resnet(),
         "regularized_factorization": regularized_factorization(),

@@ -88,6 +88,9 @@ REFUTING: dict[str, list[Edit]] = {
     "gradient_noise_restores_plasticity": [
         ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "rescaled_gradient_noise", "parameter": slice(0, 59)})
     ],
+    "gradient_noise_removes_absorbing_states": [
+        ("plasticity_damped", "gradient_max", 1.0, PAPER | {"variant": "rescaled"})
+    ],
     "fixed_bias_restores_plasticity": [
         ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "rescaled_bias", "parameter": slice(0, 89)})
     ],
