@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from claims_world import ROOT, World, make_world, put
 
-from mirrorsym.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, Claim, compute, load_claims
+from mirrorsym.claims import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Claim, compute, load_claims
 
 CLAIMS = {claim.id: claim for claim in load_claims(ROOT / "claims.yaml") if claim.kind != "theory"}
 Edit = tuple[str, str, Any, dict[str, Any]]
@@ -199,3 +199,25 @@ def test_longer_training_that_undoes_an_effect_refutes_the_claim(world: World) -
     entry = verdict(CLAIMS["sparsity_rises_with_learning_rate"], world | {"sparsity_long": long})
     assert entry["verdict"] == NOT_SUPPORTED
     assert "Ten times as many steps" in entry["reason"]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "quick", "laptop"])
+def test_a_scale_decides_only_what_it_can(world: World, scale: str) -> None:
+    expected = {
+        name: UNDECIDED if scale not in claim.scales else LIMITED if scale in claim.limited else SUPPORTED
+        for name, claim in CLAIMS.items()
+    }
+    entries = compute(CLAIMS.values(), world, scale)["claims"]
+    assert {entry["id"]: entry["verdict"] for entry in entries} == expected
+    assert all(
+        CLAIMS[entry["id"]].needs in entry["reason"] for entry in entries if entry["verdict"] in (UNDECIDED, LIMITED)
+    )
+
+
+def test_a_limited_scale_refutes_nothing(world: World) -> None:
+    for name in (name for name, claim in CLAIMS.items() if "laptop" in claim.limited):
+        altered = dict(world)
+        for experiment, variable, value, at in REFUTING[name]:
+            altered[experiment] = altered[experiment].copy(deep=True)
+            put(altered, experiment, variable, value, **at)
+        assert verdict(CLAIMS[name], altered, "laptop")["verdict"] == UNDECIDED, name
