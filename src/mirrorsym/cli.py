@@ -244,6 +244,17 @@ def report(scale: str, directory: Path) -> None:
         click.echo(line)
 
 
+@cli.command("claims")
+@_scale
+@_folder
+def claims_table(scale: str, directory: Path) -> None:
+    """Print the verdict on each claim of the paper, with the numbers behind it."""
+    from mirrorsym.claims import table
+
+    for line in table(directory / "results" / scale / "claims.json"):
+        click.echo(line)
+
+
 @cli.command("gallery")
 @_scale
 @_folder
@@ -297,6 +308,19 @@ def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, e
     from mirrorsym.notebooks import execute
 
     execute(notebook, results, figures, executed, list(expect))
+
+
+@job.command("claims")
+@click.argument("claims", type=click.Path(path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), required=True)
+@click.option("--scale", required=True)
+@click.option("--experiment", "experiments", multiple=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def job_claims(claims: Path, results: Path, scale: str, experiments: tuple[str, ...], out: Path) -> None:
+    """Judge the claims of a file by the results of a scale."""
+    from mirrorsym.claims import compute_file
+
+    compute_file(claims, results, scale, experiments, out)
 
 
 @job.command("cifar10")

@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from pathlib import Path
 
+from mirrorsym.claims import table
 from mirrorsym.config import Config
 from mirrorsym.points import points_of
 
@@ -20,6 +21,7 @@ def seconds_by_part(config: Config, results: Path) -> dict[str, tuple[int, float
         parts["collect"] += _seconds(benchmarks / config.scale / f"collect_{name}.tsv")
     for figure in config.figures:
         parts["figures"] += _seconds(benchmarks / config.scale / f"{figure}.tsv")
+    parts["claims"] += _seconds(benchmarks / config.scale / "claims.tsv")
     return {part: (len(seconds), sum(seconds)) for part, seconds in parts.items() if seconds}
 
 
@@ -34,6 +36,8 @@ def closing_lines(config: Config, results: Path, figures: Path) -> list[str]:
     lines.append(
         f"result files are in {results / config.scale}/, executed notebooks in {results / config.scale}/notebooks/"
     )
+    if (results / config.scale / "claims.json").is_file():
+        lines.append(f"claims: {table(results / config.scale / 'claims.json')[-1]}; mirrorsym claims says why")
     return lines
 
 

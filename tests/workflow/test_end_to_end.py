@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from project import ROOT, Project
 
 from mirrorsym import store
+from mirrorsym.claims import UNDECIDED
 from mirrorsym.config import load, load_experiment
 from mirrorsym.experiments.base import DIVERGED, FINISHED, NOT_IN_SWEEP
 
@@ -19,6 +22,7 @@ def paper(project: Project) -> Project:
     """The project with its own configuration, after one run."""
     for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
         (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
+    (project.folder / "claims.yaml").write_text((ROOT / "claims.yaml").read_text())
     project.snakemake(*TINY)
     return project
 
@@ -58,6 +62,12 @@ def test_correlations_are_correlations(paper: Project) -> None:
         diagonal = matrices.diagonal(axis1=1, axis2=2)
         np.testing.assert_allclose(diagonal[np.isfinite(diagonal)], 1, atol=1e-5)
     assert sorted(result.order_pre.values[0, 0].astype(int)) == list(range(128))
+
+
+def test_claims_are_not_decided_by_a_scale_for_tests(paper: Project) -> None:
+    content = json.loads((paper.folder / "results" / "tiny" / "claims.json").read_text())
+    assert {entry["verdict"] for entry in content["claims"]} == {UNDECIDED}
+    assert f"{UNDECIDED}: {len(content['claims'])}" in paper.mirrorsym("claims", "--scale", "tiny").stdout
 
 
 @pytest.mark.parametrize("figure", CONFIG.figures)

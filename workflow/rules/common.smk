@@ -6,6 +6,7 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from mirrorsym import fingerprints, process
+from mirrorsym.claims import ClaimError, claimed_experiments, load_claims
 from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
@@ -36,6 +37,12 @@ def notebook_of(figure):
     return notebook
 
 
+def claims_of_project():
+    """The claims, none where the project has no file of them."""
+    path = Path(workflow.basedir) / "claims.yaml"
+    return load_claims(path) if path.is_file() else []
+
+
 try:
     CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
@@ -43,16 +50,19 @@ try:
     if any(plan.data for plan in PLANS.values()):
         check_pictures()
     NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
+    CLAIMS = claims_of_project()
+    CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
     if workflow.is_main_process:
-        check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10"])
+        check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims"])
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
-except ConfigError as error:
+except (ConfigError, ClaimError) as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
 see_cancelled_jobs()
 FIGURES = Path("paper/figures") / CONFIG.scale
+CLAIMS_FILE = RESULTS / CONFIG.scale / "claims.json"
 
 
 def result_file(experiment):

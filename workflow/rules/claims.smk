@@ -1,0 +1,31 @@
+"""The verdict on each claim of claims.yaml, from the experiments that are configured."""
+
+if CLAIMS:
+
+    rule claims:
+        input:
+            claims=Path(workflow.basedir) / "claims.yaml",
+            results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
+            code=fingerprint_of("mirrorsym.claims"),
+        output:
+            CLAIMS_FILE,
+        log:
+            RESULTS / "logs" / CONFIG.scale / "claims.log",
+        benchmark:
+            RESULTS / "benchmarks" / CONFIG.scale / "claims.tsv"
+        localrule: True
+        conda:
+            "../../envs/pipeline.yaml"
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        params:
+            mirrorsym=MIRRORSYM,
+            scale=CONFIG.scale,
+            results=RESULTS / CONFIG.scale,
+            experiments=" ".join(f"--experiment {name}" for name in CLAIMED_EXPERIMENTS),
+        message:
+            f"claims: judge {len(CLAIMS)} claims"
+        shell:
+            "{params.mirrorsym} job claims {input.claims:q} --results {params.results} --scale {params.scale} "
+            "{params.experiments} --out {output} > {log} 2>&1"
