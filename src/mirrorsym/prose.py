@@ -1,0 +1,117 @@
+"""The report's words: a YAML file in which numbers stand as references, and the references that it cites.
+
+A text may hold ``{sparsity.steps}`` (a value of an experiment), ``[@key]`` (a citation), ``[#fig3_left]`` (a figure) and
+code between backticks. Parsed once, into runs, so that PDF and HTML only lay them out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mirrorsym.config import nearest
+
+Run = dict[str, Any]
+"""One of {"text"}, {"cite"}, {"code"} and {"figure", "text"}."""
+
+_VALUE = re.compile(r"\{([\w.]+)\}")
+_TOKEN = re.compile(r"\[@(?P<cite>\w+)\]|\[#(?P<figure>\w+)\]|`(?P<code>[^`]+)`")
+_ENTRY = re.compile(r"@(\w+)\s*\{\s*(\w+)\s*,(.*?)\n\}", re.DOTALL)
+_FIELD = re.compile(r"(\w+)\s*=\s*\{(.*?)\}\s*(?:,|$)\s*(?=\w+\s*=|$)", re.DOTALL)
+
+
+class ProseError(ValueError):
+    """The report's text asks for something that is not there; the message is one sentence for the user."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the YAML file of the report's texts.
+
+    Raises:
+        ProseError: if it is missing or holds no mapping.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ProseError(f"{path} is missing; run in the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProseError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ProseError(f"{path} should hold a mapping")
+    return content
+
+
+def fill(text: str, numbers: Mapping[str, str]) -> str:
+    """Return the text with every ``{name}`` replaced by its formatted value.
+
+    Raises:
+        ProseError: if there is no such value.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in numbers:
+            raise ProseError(f"the report's text asks for {{{found[1]}}}, which is not there{nearest(found[1], numbers)}")
+        return numbers[found[1]]
+
+    return " ".join(_VALUE.sub(value, text).split())
+
+
+def runs(text: str, numbers: Mapping[str, str]) -> list[Run]:
+    """Return a paragraph as runs of plain text, citations, figures and code.
+
+    Raises:
+        ProseError: if a value is not there.
+    """
+    filled = fill(text, numbers)
+    found: list[Run] = []
+    end = 0
+    for match in _TOKEN.finditer(filled):
+        if match.start() > end:
+            found.append({"text": filled[end : match.start()]})
+        kind = match.lastgroup or "text"
+        found.append({kind: match[kind]} | ({"text": figure_label(match[kind])} if kind == "figure" else {}))
+        end = match.end()
+    return [*found, {"text": filled[end:]}] if end < len(filled) else found
+
+
+def figure_label(figure: str) -> str:
+    """Return what the report calls a figure: the paper's own number, or the id where the paper has no such figure."""
+    match = re.fullmatch(r"fig(\d+)(?:_(left|mid|right))?", figure)
+    if match is None:
+        return f"Figure {figure}"
+    side = {None: "", "left": ", left", "mid": ", middle", "right": ", right"}[match[2]]
+    return f"Figure {match[1]}{side}"
+
+
+def bibliography(path: Path) -> dict[str, dict[str, str]]:
+    """Return the entries of a BibTeX file with braced fields, by key.
+
+    Raises:
+        ProseError: if the file is missing.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ProseError(f"{path} is missing; run in the project's folder") from None
+    return {
+        key: {"type": kind.lower()} | {name.lower(): _plain(value) for name, value in _FIELD.findall(body)}
+        for kind, key, body in _ENTRY.findall(text)
+    }
+
+
+def _plain(value: str) -> str:
+    return " ".join(value.replace("{", "").replace("}", "").replace("--", "–").split())
+
+
+def cited(content: Any) -> list[str]:
+    """Return the keys that runs anywhere in the content cite, in order, each once."""
+    if isinstance(content, dict):
+        found = [content["cite"]] if isinstance(content.get("cite"), str) else []
+        return list(dict.fromkeys([*found, *(key for value in content.values() for key in cited(value))]))
+    if isinstance(content, list):
+        return list(dict.fromkeys(key for value in content for key in cited(value)))
+    return []
