@@ -32,7 +32,7 @@ def number(value: float, digits: int = MEASURED_DIGITS) -> str:
     if float(mantissa) == 0:
         return "0"
     mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    if exponent < -3 or exponent > 5 or (mantissa == "1" and exponent > 3):
+    if exponent < -3 or exponent > 5 or (mantissa == "1" and exponent > 4):
         ten = f"10{str(exponent).translate(_SUPERSCRIPT)}"
         return sign + (ten if mantissa == "1" else f"{mantissa}·{ten}")
     plain = f"{float(text):,.{max(0, digits - 1 - exponent)}f}" if exponent < digits else f"{abs(value):,.0f}"
@@ -53,7 +53,8 @@ def setting(value: Any) -> str:
 def values(listed: Sequence[Any]) -> str:
     """Return the values of a sweep: all of a few, or how many there are and from where to where."""
     if len(listed) <= LISTED:
-        return ", ".join(map(setting, listed))
+        texts = [setting(value) for value in listed]
+        return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
     if all(isinstance(value, int | float) for value in listed):
         return f"{len(listed)} values from {setting(min(listed))} to {setting(max(listed))}"
     return f"{len(listed)} values"

@@ -1,23 +1,25 @@
 """The report's words: a YAML file in which numbers stand as references, and the references that it cites.
 
-A text may hold ``{sparsity.steps}`` (a value of an experiment), ``[@key]`` (a citation), ``[#fig3_left]`` (a figure) and
-code between backticks. Parsed once, into runs, so that PDF and HTML only lay them out.
+A text may hold ``{sparsity.steps}`` (a value of an experiment), ``[@key]`` (a citation), ``[#fig3_left]`` (a figure),
+``[words](#compute)`` (a section) and code between backticks. Parsed once, into runs, so that PDF and HTML only lay them out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mirrorsym.config import nearest
 
 Run = dict[str, Any]
-"""One of {"text"}, {"cite"}, {"code"} and {"figure", "text"}."""
+"""One of {"text"}, {"cite"}, {"code"}, {"figure", "text"} and {"anchor", "text"}."""
 
 _VALUE = re.compile(r"\{([\w.]+)\}")
-_TOKEN = re.compile(r"\[@(?P<cite>\w+)\]|\[#(?P<figure>\w+)\]|`(?P<code>[^`]+)`")
+_TOKEN = re.compile(
+    r"\[@(?P<cite>\w+)\]|\[#(?P<figure>\w+)\]|`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\(#(?P<anchor>\w+)\)"
+)
 _ENTRY = re.compile(r"@(\w+)\s*\{\s*(\w+)\s*,(.*?)\n\}", re.DOTALL)
 _FIELD = re.compile(r"(\w+)\s*=\s*\{(.*?)\}\s*(?:,|$)\s*(?=\w+\s*=|$)", re.DOTALL)
 
@@ -60,8 +62,13 @@ def fill(text: str, numbers: Mapping[str, str]) -> str:
     return " ".join(_VALUE.sub(value, text).split())
 
 
-def runs(text: str, numbers: Mapping[str, str]) -> list[Run]:
-    """Return a paragraph as runs of plain text, citations, figures and code.
+def runs(text: str, numbers: Mapping[str, str], labels: Mapping[str, str]) -> list[Run]:
+    """Return a paragraph as runs of plain text, citations, figures, links and code.
+
+    Args:
+        text: the paragraph.
+        numbers: the formatted values that it may refer to.
+        labels: what the figures are called, by id; a figure that is not among them is named and not linked.
 
     Raises:
         ProseError: if a value is not there.
@@ -72,19 +79,28 @@ def runs(text: str, numbers: Mapping[str, str]) -> list[Run]:
     for match in _TOKEN.finditer(filled):
         if match.start() > end:
             found.append({"text": filled[end : match.start()]})
-        kind = match.lastgroup or "text"
-        found.append({kind: match[kind]} | ({"text": figure_label(match[kind])} if kind == "figure" else {}))
+        given = {kind: value for kind, value in match.groupdict().items() if value is not None}
+        if "figure" in given:
+            name = given["figure"]
+            given = {"figure": name, "text": labels[name]} if name in labels else {"text": _paper_label(name) or name}
+        found.append(given)
         end = match.end()
     return [*found, {"text": filled[end:]}] if end < len(filled) else found
 
 
-def figure_label(figure: str) -> str:
-    """Return what the report calls a figure: the paper's own number, or the id where the paper has no such figure."""
+def figure_labels(figures: Iterable[str]) -> dict[str, str]:
+    """Return what the report calls each figure: the paper's own number, or a letter where the paper has no such figure."""
+    labels, letters = {}, iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    for figure in figures:
+        labels[figure] = _paper_label(figure) or f"Figure {next(letters, figure)}"
+    return labels
+
+
+def _paper_label(figure: str) -> str:
     match = re.fullmatch(r"fig(\d+)(?:_(left|mid|right))?", figure)
     if match is None:
-        return f"Figure {figure}"
-    side = {None: "", "left": ", left", "mid": ", middle", "right": ", right"}[match[2]]
-    return f"Figure {match[1]}{side}"
+        return ""
+    return f"Figure {match[1]}" + {"left": ", left", "mid": ", middle", "right": ", right"}.get(match[2] or "", "")
 
 
 def bibliography(path: Path) -> dict[str, dict[str, str]]:
