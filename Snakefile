@@ -1,4 +1,4 @@
-# The paper, made from nothing: data -> points -> one result file per experiment -> notebooks -> figures.
+# The paper, made from nothing: data -> points -> one result file per experiment -> notebooks -> figures -> report.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -9,6 +9,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/notebooks.smk"
+include: "workflow/rules/paper.smk"
 
 
 rule all:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, str]
 
+STAYS = 1e-12
+"""Distance under which a trajectory counts as being on its stationary condition."""
+
 
 def headlines(results: Mapping[str, xr.Dataset]) -> list[Row]:
     """Return the headline numbers of the experiments that are there, each with the figure that shows it.
@@ -46,15 +49,16 @@ Found = list[tuple[str, str]]
 
 
 def _hessian(data: xr.Dataset) -> Found:
-    on, off = data["coupling"].max("mirror"), data["displaced_coupling"].min("mirror")
-    text = f"{number(float(on.max()))} on it, at least {number(float(off.min()))} off it"
-    return [("Hessian: largest relative block between the mirror and its normal space", text)]
+    return [
+        ("Hessian block between a mirror and its normal space, largest, on the mirror", number(float(data["coupling"].max()))),
+        ("The same, smallest, off the mirror", number(float(data["displaced_coupling"].min()))),
+    ]
 
 
 def _stationary(data: xr.Dataset) -> Found:
     start, end = data["own_line_distance"].isel(step=0), data["own_line_distance"].isel(step=-1)
-    stays = end.sel(landscape="rotation").where(start.sel(landscape="rotation") < 1e-12)
-    return [("Rotation landscape: largest distance from the own line through 0, at the end", number(float(stays.max())))]
+    stays = end.sel(landscape="rotation").where(start.sel(landscape="rotation") < STAYS)
+    return [("Rotation landscape: largest distance at the end from the line of the start", number(float(stays.max())))]
 
 
 def _sparsity(data: xr.Dataset) -> Found:
@@ -63,12 +67,16 @@ def _sparsity(data: xr.Dataset) -> Found:
     rates = data["learning_rate"].values[finished.values]
     if not rates.size:
         return []
-    chosen = data["sparsity"].sel(learning_rate=rates[-1])
-    where = f"σ = {number(float(data['noise_std']))}, λ = {number(rates[-1])}, threshold {number(float(data['threshold']))}"
-    return [
-        (f"Weights at zero, {name} regressor ({where})", over_seeds(chosen.sel(parameterization=name), "%", 100))
-        for name in ("vanilla", "rescaled")
-    ]
+    found = []
+    for name, rate in (("vanilla", rates[-1]), ("rescaled", rates[-1]), ("rescaled", None)):
+        sparsity = data["sparsity"].sel(parameterization=name)
+        if rate is None:  # the rescaled regressor goes on where the vanilla one has diverged
+            kept = data["learning_rate"].values[np.isfinite(sparsity).all("seed").values]
+            rate = kept[-1]
+        words = f"Weights below {number(float(data['threshold']))}, {name} regressor"
+        where = f"σ = {number(float(data['noise_std']))}, λ = {number(float(rate))}"
+        found.append((f"{words} ({where})", over_seeds(sparsity.sel(learning_rate=rate), "%", 100)))
+    return list(dict.fromkeys(found))
 
 
 def _factorization(data: xr.Dataset) -> Found:

@@ -128,6 +128,7 @@ def gather(config: Config, directory: Path) -> dict[str, Any]:
     labels = writer.labels
     report: dict[str, Any] = {
         "title": prose.fill(words["title"], writer.numbers),
+        "subtitle": prose.fill(words["subtitle"], writer.numbers),
         "author": words["author"],
         "scale": config.scale,
         "abstract": writer.paragraphs(words["abstract"]),
