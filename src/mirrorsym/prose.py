@@ -1,7 +1,7 @@
 """The report's words: a YAML file in which numbers stand as references, and the references that it cites.
 
 A text may hold ``{sparsity.steps}`` (a value of an experiment), ``[@key]`` (a citation), ``[#fig3_left]`` (a figure),
-``[words](#compute)`` (a section) and code between backticks. Parsed once, into runs, so that PDF and HTML only lay them out.
+``[words](#compute)`` (a section) and code between backticks. It is parsed once, into runs; PDF and HTML lay them out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def fill(text: str, numbers: Mapping[str, str]) -> str:
 
     def value(found: re.Match[str]) -> str:
         if found[1] not in numbers:
-            raise ProseError(f"the report's text asks for {{{found[1]}}}, which is not there{nearest(found[1], numbers)}")
+            raise ProseError(
+                f"the report's text asks for {{{found[1]}}}, which is not there{nearest(found[1], numbers)}"
+            )
         return numbers[found[1]]
 
     return " ".join(_VALUE.sub(value, text).split())
@@ -89,7 +91,7 @@ def runs(text: str, numbers: Mapping[str, str], labels: Mapping[str, str]) -> li
 
 
 def figure_labels(figures: Iterable[str]) -> dict[str, str]:
-    """Return what the report calls each figure: the paper's own number, or a letter where the paper has no such figure."""
+    """Return what the report calls each figure: by the paper's own number, or a letter where the paper has none."""
     labels, letters = {}, iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     for figure in figures:
         labels[figure] = _paper_label(figure) or f"Figure {next(letters, figure)}"

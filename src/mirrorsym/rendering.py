@@ -1,4 +1,4 @@
-"""The report as a PDF through typst and as a page of HTML, from the one mapping that :mod:`mirrorsym.reporting` makes."""
+"""The report as a PDF through typst and as a page of HTML, from the mapping that :mod:`mirrorsym.reporting` makes."""
 
 from __future__ import annotations
 

@@ -151,7 +151,17 @@ def gather(config: Config, directory: Path) -> dict[str, Any]:
         "groups": _groups(claims, places, config, labels),
     }
     report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == "not supported"]
-    parts = ("introduction", "method", "results", "failed", "open", "deviations", "compute", "reproducibility", "claims")
+    parts = (
+        "introduction",
+        "method",
+        "results",
+        "failed",
+        "open",
+        "deviations",
+        "compute",
+        "reproducibility",
+        "claims",
+    )
     for part in parts:
         text = words[part].get("none" if part == "failed" and not report["failed_claims"] else "text", [])
         report[part] = {"title": words[part]["title"], "text": writer.paragraphs(text)}
@@ -219,7 +229,9 @@ def _counts(claims: Claims) -> dict[str, str]:
 
 def _verdicts(claims: Claims) -> list[dict[str, str]]:
     counts = _counts(claims)
-    return [{**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in VERDICTS.items()]
+    return [
+        {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in VERDICTS.items()
+    ]
 
 
 def _claim(claim: Claim) -> dict[str, Any]:
@@ -256,7 +268,12 @@ def _samples(samples: int | str | None) -> str:
 
 
 def _figure(
-    name: str, config: Config, directory: Path, words: Mapping[str, Any], results: Mapping[str, xr.Dataset], writer: _Writer
+    name: str,
+    config: Config,
+    directory: Path,
+    words: Mapping[str, Any],
+    results: Mapping[str, xr.Dataset],
+    writer: _Writer,
 ) -> dict[str, Any]:
     entry = config.figures[name]
     text = words["figures"].get(name, {})
