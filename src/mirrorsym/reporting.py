@@ -183,21 +183,28 @@ class _Writer:
 
 
 def figure_of(claim: Claim, config: Config) -> str | None:
-    """Return the figure under which a claim is reported: the one that its place names, else one of its experiments.
+    """Return the figure under which a claim is reported.
 
-    A claim of the text goes to the figure that reads just its experiments, or to none where there is no such figure.
+    It is the one that its place begins with; else the one that reads just its experiments, or them among others; else
+    one that its place names further on ("Section 3.3; Figure 6"), or none.
     """
-    named = re.match(r"Fig(?:ure|\.)\s*(\d+)\W*(left|mid|right)?", claim.place)
-    if named:
-        number, side = named.groups()
-        candidates = [name for name in config.figures if re.fullmatch(rf"fig{number}(_\w+)?", name)]
-        exact = [name for name in candidates if name == (f"fig{number}_{side}" if side else f"fig{number}")]
-        shared = [name for name in candidates if set(claim.experiments) & set(config.figures[name].experiments)]
-        return next(iter([*exact, *shared, *candidates]), None)
+    if claim.place.startswith("Fig"):
+        return _named_figure(claim, config)
     own = set(claim.experiments)
     same = [name for name, figure in config.figures.items() if own and own == set(figure.experiments)]
     reading = [name for name, figure in config.figures.items() if own and own <= set(figure.experiments)]
-    return next(iter([*same, *reading]), None)
+    return next(iter([*same, *reading]), None) or _named_figure(claim, config)
+
+
+def _named_figure(claim: Claim, config: Config) -> str | None:
+    named = re.search(r"\bFig(?:ure|\.)\s*(\d+)\W*(left|mid|right)?", claim.place)
+    if named is None:
+        return None
+    number, side = named.groups()
+    candidates = [name for name in config.figures if re.fullmatch(rf"fig{number}(_\w+)?", name)]
+    exact = [name for name in candidates if name == (f"fig{number}_{side}" if side else f"fig{number}")]
+    shared = [name for name in candidates if set(claim.experiments) & set(config.figures[name].experiments)]
+    return next(iter([*exact, *shared, *candidates]), None)
 
 
 def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]:

@@ -253,6 +253,8 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
         ("Fig. 1", [], "fig1"),
         ("Section 2.4", ["sparsity_batch"], "sparsity_batch"),
         ("Section 3.4", ["plasticity"], "fig4"),
+        ("Section 2.4; Figure 3, middle", ["matrix_factorization_phase"], "phase_factorization"),
+        ("Section 3.3; Figure 6", [], "fig6"),
         ("Theorem 1", [], None),
         ("Figure 77", [], None),
     ],
