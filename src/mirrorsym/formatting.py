@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ EXACT_DIGITS = 6
 LISTED = 6
 """So many values of a sweep are listed; of more, the range is given."""
 
+_POWER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?[eE][-+]?\d+(?![\w.]*\w)")
+_MINUS = re.compile(r"(?<![\w.)\]])-(?=[\d.])")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -76,3 +79,9 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{number(seconds, 2)} s"
     return f"{number(seconds / 60, 2)} min" if seconds < 5400 else f"{number(seconds / 3600, 2)} h"
+
+
+def typeset(text: str) -> str:
+    """Return a sentence with its numbers as the report writes them: ``>= 1e-6`` becomes ``≥ 10⁻⁶``, ``-2`` ``−2``."""
+    text = _POWER.sub(lambda found: number(float(found[0]), EXACT_DIGITS), text)
+    return _MINUS.sub("−", text).replace(">=", "≥").replace("<=", "≤")

@@ -68,7 +68,7 @@ def _stationary(data: xr.Dataset) -> Found:
 
 
 def _sparsity(data: xr.Dataset) -> Found:
-    """Both regressors at the largest learning rate where no vanilla run diverged, the rescaled one at its own as well."""
+    """Both regressors at the largest learning rate where no vanilla run diverged; the rescaled one at its own, too."""
     data = data.isel(noise_std=-1, threshold=0)
     finished = (data["status"] == FINISHED).all("seed")
     places = [("vanilla", "vanilla"), ("rescaled", "vanilla"), ("rescaled", "rescaled")]

@@ -242,16 +242,18 @@ def _verdicts(claims: Claims) -> list[dict[str, str]]:
 
 
 def _claim(claim: Claim) -> dict[str, Any]:
-    """A claim with its numbers as text."""
+    """A claim as the report shows it: sentences and numbers as text."""
+    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind")
     return {
-        **claim.model_dump(exclude={"interval", "confidence", "controls", "experiments", "effect", "units", "samples"}),
+        **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
+        **{name: getattr(claim, name) for name in ("id", "place", "verdict", "decided_at")},
         "symbol": VERDICTS[claim.verdict]["symbol"],
         "key": VERDICTS[claim.verdict]["key"],
         "effect": _effect(claim.effect, claim.interval, claim.units),
         "samples": _samples(claim.samples),
         "controls": [
             {
-                "statement": control.statement,
+                "statement": formatting.typeset(control.statement).rstrip("."),
                 "effect": _effect(control.effect, control.interval, "1"),
                 "samples": _samples(control.samples),
                 "mark": {True: "✓", False: "✗", None: "?"}[control.passed],

@@ -206,6 +206,18 @@ def test_a_number_reads_back_as_itself() -> None:
         assert float(plain) == pytest.approx(value, rel=1e-5), text
 
 
+@pytest.mark.parametrize(
+    ("text", "typeset"),
+    [
+        ("below 1e-6 at 1e+05 steps, >= 0.5", "below 10⁻⁶ at 10⁵ steps, ≥ 0.5"),
+        ("-3.2e-07 (in [-0.01, 2], <= -2)", "−3.2·10⁻⁷ (in [−0.01, 2], ≤ −2)"),
+        ("0-1, ResNet-18, x2e-3y, v1.2e3.nc, (a)-1", "0-1, ResNet-18, x2e-3y, v1.2e3.nc, (a)-1"),
+    ],
+)
+def test_numbers_in_sentences_are_typeset(text: str, typeset: str) -> None:
+    assert formatting.typeset(text) == typeset
+
+
 def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> None:
     figure = gather(CONFIG, project)["figures"]["fig3_left"]
     assert figure["caption"] == [{"text": "After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
