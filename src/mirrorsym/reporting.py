@@ -115,6 +115,8 @@ def gather(config: Config, directory: Path) -> dict[str, Any]:
     folder = directory / "results" / config.scale
     words = prose.read(directory / "paper" / "text.yaml")
     claims = read_claims(folder / "claims.json")
+    if claims.scale != config.scale:
+        raise ReportError(f"{folder / 'claims.json'} is of the scale {claims.scale}, not {config.scale}; make it again")
     results = {name: store.read(folder / f"{name}.nc") for name in config.experiments}
     writer = _Writer(
         {**_values(config, results), **_counts(claims), "scale": config.scale}, prose.figure_labels(config.figures)
@@ -418,7 +420,13 @@ def _references(title: str, keys: Iterable[str], directory: Path) -> dict[str, A
             raise prose.ProseError(f"the report's text cites {key}, which is not in paper/references.bib")
         entry = known[key]
         venue = entry.get("booktitle") or entry.get("journal") or entry.get("institution", "")
-        authors = entry["author"].replace(" and others", " et al.").replace(" and ", "; ")
-        text = f"{authors}. {entry['title']}. {venue}, {entry['year']}."
+        authors = _authors(entry["author"])
+        text = f"{authors.rstrip('.')}. {entry['title']}. {venue}, {entry['year']}."
         entries.append({"key": key, "number": str(number), "text": text, "url": entry.get("url", "")})
     return {"title": title, "entries": entries}
+
+
+def _authors(names: str) -> str:
+    """The authors of a BibTeX field, of more than six the first."""
+    listed = [" ".join(reversed(name.split(", ", 1))) for name in names.split(" and ")]
+    return f"{listed[0]} et al." if len(listed) > 6 else ", ".join(listed)

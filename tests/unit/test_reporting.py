@@ -345,6 +345,12 @@ def test_a_wrong_claim_is_one_sentence(project: Path, change: dict[str, Any], me
     assert "\n" not in str(error.value)
 
 
+def test_claims_of_another_scale_are_refused(project: Path) -> None:
+    write_claims(project, {**claims_of({}), "scale": "quick"})
+    with pytest.raises(ReportError, match="of the scale quick, not tiny"):
+        gather(CONFIG, project)
+
+
 def test_a_number_or_a_reference_that_is_not_there_is_named(project: Path) -> None:
     text = project / "paper" / "text.yaml"
     words = json.loads(text.read_text())
