@@ -34,6 +34,9 @@ def closing_lines(config: Config, results: Path, figures: Path) -> list[str]:
     lines.append(
         f"result files are in {results / config.scale}/, executed notebooks in {results / config.scale}/notebooks/"
     )
+    report = figures.parent.parent / config.scale
+    if (report / "paper.pdf").is_file():
+        lines.append(f"the report is {report / 'paper.pdf'}, and {report / 'index.html'} for a browser")
     return lines
 
 

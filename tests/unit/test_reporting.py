@@ -312,8 +312,8 @@ def test_a_changed_claim_changes_the_page_and_the_pdf(project: Path) -> None:
         project, claims_of({"verdict": "not supported", "reason": "The fraction is 0.01 lower.", "effect": -0.01})
     )
     after = page(project).text
-    assert "not supported: The fraction is 0.01 lower." in after
-    assert "not supported: The fraction is 0.01 lower." not in before
+    assert "Not supported: The fraction is 0.01 lower." in after
+    assert "Not supported: The fraction is 0.01 lower." not in before
     assert "−0.01 [0.701, 0.79]" in after
     assert "theorem-9" not in after
     make_paper(CONFIG, project)
