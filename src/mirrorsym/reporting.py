@@ -364,7 +364,7 @@ def _deviations(
 def _compute(config: Config, directory: Path, results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
     parts = seconds_by_part(config, directory / "results")
     rows = []
-    for part, (jobs, seconds) in parts.items():
+    for part, (jobs, seconds) in sorted(parts.items(), key=lambda entry: not entry[0].startswith("run ")):
         name = part.removeprefix("run ")
         attrs = results[name].attrs if name in results else {}
         rows.append(

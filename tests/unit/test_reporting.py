@@ -23,6 +23,7 @@ from mirrorsym import formatting, plotting, prose, store
 from mirrorsym.config import SCALES, Config, load, load_experiment
 from mirrorsym.files import FileError
 from mirrorsym.headlines import headlines
+from mirrorsym.points import points_of
 from mirrorsym.rendering import make_paper, render_html, render_pdf
 from mirrorsym.reporting import Claim, ReportError, figure_of, gather
 
@@ -252,6 +253,22 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     assert {entry["verdict"]: entry["count"] for entry in report["verdicts"]}["supported"] == "2"
     listed = [name for group in report["groups"] for name in group["claims"]]
     assert sorted(listed) == sorted(report["claims_by_id"])
+
+
+def test_compute_is_the_sum_of_the_benchmark_files(project: Path) -> None:
+    """Two jobs of 30.5 s and 90 s for the points, one of 2 s to collect: 122.5 s."""
+    benchmarks = project / "results" / "benchmarks"
+    points = points_of(CONFIG, "sparsity")
+    seconds = {benchmarks / "points" / points[0].name: 30.5, benchmarks / "points" / points[1].name: 90.0}
+    for path, value in {**seconds, benchmarks / "tiny" / "collect_sparsity.nc": 2.0}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tsv").write_text(f"s\th:m:s\n{value}\t0:00:00\n")
+    compute = gather(CONFIG, project)["seconds"]
+    assert [(row["part"], row["jobs"], row["time"]) for row in compute["rows"]] == [
+        ("sparsity", "2", "2 min"),
+        ("collect", "1", "2 s"),
+    ]
+    assert (compute["jobs"], compute["time"], compute["devices"]) == ("3", "2 min", ["CPU of a test"])
 
 
 @pytest.mark.parametrize(
