@@ -396,6 +396,14 @@ def test_the_pdf_is_the_same_twice_holds_its_fonts_and_is_made_in_seconds(projec
     assert render_pdf(numbers, project / "paper" / "main.typ", project) == first
 
 
+def test_the_layout_asks_only_for_fonts_that_come_with_the_compiler() -> None:
+    import typst
+
+    asked = set(re.findall(r'font: "([^"]+)"', (PAPER / "main.typ").read_text()))
+    assert asked
+    assert asked <= set(typst.Fonts(include_system_fonts=False).families())
+
+
 def streams(pdf: bytes) -> Iterator[bytes]:
     """The decompressed streams of a PDF."""
     for found in re.finditer(rb"stream\r?\n", pdf):
