@@ -42,6 +42,7 @@ class Control(BaseModel):
     """A comparison that has to come out as expected for a claim's verdict to mean something."""
 
     statement: str
+    passes: str = ""
     effect: float | None = None
     interval: tuple[float, float] | None = None
     samples: int | str | None = None
@@ -55,6 +56,7 @@ class Claim(BaseModel):
     place: str
     kind: str
     statement: str
+    quote: str = ""
     statistic: str
     supports: str
     refutes: str
@@ -68,6 +70,7 @@ class Claim(BaseModel):
     reason: str
     decided_at: str | None = None
     change_our_mind: str = ""
+    amended: str = ""
     experiments: list[str] = []
 
 
@@ -245,10 +248,10 @@ def _verdicts(claims: Claims) -> list[dict[str, str]]:
 
 def _claim(claim: Claim) -> dict[str, Any]:
     """A claim as the report shows it: sentences and numbers as text."""
-    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind")
+    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended")
     return {
         **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
-        **{name: getattr(claim, name) for name in ("id", "place", "verdict", "decided_at")},
+        **{name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at")},
         "symbol": VERDICTS[claim.verdict]["symbol"],
         "key": VERDICTS[claim.verdict]["key"],
         "effect": _effect(claim.effect, claim.interval, claim.units),
@@ -256,6 +259,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "controls": [
             {
                 "statement": formatting.typeset(control.statement).rstrip("."),
+                "passes": formatting.typeset(control.passes),
                 "effect": _effect(control.effect, control.interval, "1"),
                 "samples": _samples(control.samples),
                 "mark": {True: "✓", False: "✗", None: "?"}[control.passed],
