@@ -44,7 +44,14 @@ CLAIM: dict[str, Any] = {
     "confidence": 0.95,
     "samples": 2,
     "controls": [
-        {"statement": "more steps agree", "effect": 0.01, "interval": [0.0, 0.02], "samples": 1, "passed": True}
+        {
+            "statement": "more steps agree",
+            "passes": "<= 1e-1",
+            "effect": 0.01,
+            "interval": [0.0, 0.02],
+            "samples": 1,
+            "passed": True,
+        }
     ],
     "verdict": "supported",
     "reason": "The fraction is 0.73 higher.",
@@ -246,7 +253,7 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     claim = report["claims_by_id"][CLAIM["id"]]
     assert claim["effect"] == "0.735 [0.701, 0.79]"
     assert claim["controls"] == [
-        {"statement": "more steps agree", "effect": "0.01 [0, 0.02]", "samples": "1", "mark": "✓"}
+        {"statement": "more steps agree", "passes": "≤ 0.1", "effect": "0.01 [0, 0.02]", "samples": "1", "mark": "✓"}
     ]
     assert report["figures"]["fig3_left"]["claims"] == [CLAIM["id"]]
     assert report["elsewhere"]["claims"] == ["theorem-9"]
@@ -329,8 +336,8 @@ def test_a_changed_claim_changes_the_page_and_the_pdf(project: Path) -> None:
         project, claims_of({"verdict": "not supported", "reason": "The fraction is 0.01 lower.", "effect": -0.01})
     )
     after = page(project).text
-    assert "Not supported: The fraction is 0.01 lower." in after
-    assert "Not supported: The fraction is 0.01 lower." not in before
+    assert "Not supported (median difference of fractions): The fraction is 0.01 lower." in after
+    assert "Not supported (median difference of fractions): The fraction is 0.01 lower." not in before
     assert "−0.01 [0.701, 0.79]" in after
     assert "theorem-9" not in after
     make_paper(CONFIG, project)
