@@ -443,6 +443,31 @@ def test_an_error_of_typst_is_one_sentence(project: Path) -> None:
         render_pdf(numbers, main, project)
 
 
+def test_where_typst_cannot_tag_the_pdf_is_made_without_tags(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import typst
+
+    numbers = make_paper(CONFIG, project)[0]
+    real = typst.Compiler
+
+    class Untagged:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.compiler = real(*arguments, **options)
+
+        def compile(self, pdf_tags: bool = True, **options: Any) -> Any:
+            if pdf_tags:
+                error = typst.TypstError("internal error: expected link ancestor in logical tree")
+                error.message = str(error)
+                raise error
+            return self.compiler.compile(pdf_tags=False, **options)
+
+    tagged = render_pdf(numbers, project / "paper" / "main.typ", project)
+    monkeypatch.setattr(typst, "Compiler", Untagged)
+    untagged = render_pdf(numbers, project / "paper" / "main.typ", project)
+    assert untagged.startswith(b"%PDF")
+    assert b"/StructTreeRoot" in tagged
+    assert b"/StructTreeRoot" not in untagged
+
+
 def test_a_failed_report_leaves_the_old_one(project: Path) -> None:
     _, pdf, html = make_paper(CONFIG, project)
     before = pdf.read_bytes(), html.read_bytes()
