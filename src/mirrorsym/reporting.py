@@ -191,14 +191,16 @@ def figure_of(claim: Claim, config: Config) -> str | None:
     """Return the figure under which a claim is reported.
 
     It is the one that its place begins with; else the one that reads just its experiments, or them among others; else
-    one that its place names further on ("Section 3.3; Figure 6"), or none.
+    one that its place names further on ("Section 3.3; Figure 6"); else one that reads the first of its experiments.
     """
     if claim.place.startswith("Fig"):
         return _named_figure(claim, config)
     own = set(claim.experiments)
     same = [name for name, figure in config.figures.items() if own and own == set(figure.experiments)]
     reading = [name for name, figure in config.figures.items() if own and own <= set(figure.experiments)]
-    return next(iter([*same, *reading]), None) or _named_figure(claim, config)
+    partly = [name for name, figure in config.figures.items() if set(claim.experiments[:1]) & set(figure.experiments)]
+    named = _named_figure(claim, config)
+    return next(iter([*same, *reading, *filter(None, [named]), *partly]), None)
 
 
 def _named_figure(claim: Claim, config: Config) -> str | None:

@@ -291,6 +291,8 @@ def test_compute_is_the_sum_of_the_benchmark_files(project: Path) -> None:
         ("Section 3.4", ["plasticity"], "fig4"),
         ("Section 2.4; Figure 3, middle", ["matrix_factorization_phase"], "phase_factorization"),
         ("Section 3.3; Figure 6", [], "fig6"),
+        ("Appendix B.3", ["plasticity", "of_no_figure"], "fig4"),
+        ("Appendix B.3", ["of_no_figure", "plasticity"], None),
         ("Theorem 1", [], None),
         ("Figure 77", [], None),
     ],
