@@ -3,10 +3,14 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: quick test test-cluster lint format bench schema lock clean
+.PHONY: quick paper test test-cluster lint format bench schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
+	@$(BIN)/mirrorsym report
+
+paper: $(INSTALLED)  ## make every figure and the report at the default scale
+	$(BIN)/snakemake --cores all paper
 	@$(BIN)/mirrorsym report
 
 $(INSTALLED): envs/requirements.lock pyproject.toml
@@ -47,4 +51,4 @@ lock:  ## remake the hash-pinned lock; needs uv
 	  --no-emit-find-links envs/requirements.in -o envs/requirements.lock
 
 clean:  ## remove what is quick to remake; results and checkpoints stay
-	rm -rf paper/figures results/logs results/benchmarks results/.cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf paper/*/ results/logs results/benchmarks results/.cache .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-# The paper, made from nothing: data -> points -> one result file per experiment -> notebooks -> figures; claims -> verdicts.
+# The paper, made from nothing: data -> points -> one result file per experiment -> figures and verdicts -> report.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -10,6 +10,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/notebooks.smk"
 include: "workflow/rules/claims.smk"
+include: "workflow/rules/paper.smk"
 
 
 rule all:

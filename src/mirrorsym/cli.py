@@ -323,6 +323,15 @@ def job_claims(claims: Path, results: Path, scale: str, experiments: tuple[str, 
     compute_file(claims, results, scale, experiments, out)
 
 
+@job.command("paper")
+@click.argument("plan", type=click.Path(path_type=Path))
+def job_paper(plan: Path) -> None:
+    """Make the report of the scale of a plan file: its numbers, the PDF and the page."""
+    from mirrorsym.rendering import make_paper
+
+    make_paper(Config.model_validate_json(plan.read_text()), Path())
+
+
 @job.command("cifar10")
 @click.argument("source", metavar="JSON")
 @click.option("--out", type=click.Path(path_type=Path), required=True)

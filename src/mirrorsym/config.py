@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 import mirrorsym.experiments
 from mirrorsym.experiments.base import Experiment
 
-RESERVED = ("all", "cifar10", "claims")
+RESERVED = ("all", "cifar10", "claims", "paper")
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"

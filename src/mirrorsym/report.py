@@ -38,6 +38,9 @@ def closing_lines(config: Config, results: Path, figures: Path) -> list[str]:
     )
     if (results / config.scale / "claims.json").is_file():
         lines.append(f"claims: {table(results / config.scale / 'claims.json')[-1]}; mirrorsym claims says why")
+    report = figures.parent.parent / config.scale
+    if (report / "paper.pdf").is_file():
+        lines.append(f"the report is {report / 'paper.pdf'}, and {report / 'index.html'} for a browser")
     return lines
 
 

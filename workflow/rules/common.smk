@@ -53,7 +53,7 @@ try:
     CLAIMS = claims_of_project()
     CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
     if workflow.is_main_process:
-        check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims"])
+        check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except (ConfigError, ClaimError) as error:
@@ -95,6 +95,12 @@ def small_file(folder, name, content):
     if workflow.is_main_process and not path.is_file():
         kept_up_to_date(write_atomically, path, content)
     return path
+
+
+def plan_of_the_report():
+    """The configuration as far as the report depends on it, as JSON."""
+    elsewhere = {"device": True, "checkpoint_minutes": True, "cifar10": {"archive"}}
+    return CONFIG.model_dump_json(exclude=elsewhere | {"experiments": {"__all__": {"resources"}}})
 
 
 onstart:

@@ -1,0 +1,64 @@
+"""The report as a rule: made from a small project, again when what it says changes, one sentence when it cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from project import ROOT, SMALL, Project
+
+CLAIM = {
+    "id": "made_up",
+    "place": "Section 1",
+    "kind": "text",
+    "statement": "A claim for a test",
+    "statistic": "a number",
+    "supports": "above 0",
+    "refutes": "below 0",
+    "verdict": "supported",
+    "reason": "It is above 0",
+}
+
+
+@pytest.fixture(scope="module")
+def paper(project: Project) -> Project:
+    """The small project with the report's files and a claim, after one run."""
+    project.configure({**SMALL, "figures": {}})
+    (project.folder / "paper").mkdir()
+    for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
+        shutil.copy(ROOT / "paper" / name, project.folder / "paper" / name)
+    write_claims(project, CLAIM)
+    project.snakemake("paper")
+    return project
+
+
+def write_claims(project: Project, *claims: dict[str, str]) -> None:
+    path = project.folder / "results" / "quick" / "claims.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"scale": "quick", "claims": claims}))
+
+
+@pytest.mark.timeout(300)
+def test_the_report_is_made_once(paper: Project) -> None:
+    folder = paper.folder / "paper" / "quick"
+    assert (folder / "paper.pdf").read_bytes().startswith(b"%PDF")
+    assert "A claim for a test" in (folder / "index.html").read_text()
+    assert paper.planned("paper") == {}
+
+
+def test_other_words_make_the_report_again_and_nothing_else(paper: Project) -> None:
+    words = paper.folder / "paper" / "text.yaml"
+    words.write_text(words.read_text().replace("title: Mirror symmetry", "title: Mirrors and what they do"))
+    assert paper.planned("paper") == {"paper": 1}
+    paper.snakemake("paper")
+    assert "Mirrors and what they do" in (paper.folder / "paper" / "quick" / "index.html").read_text()
+
+
+def test_a_report_that_cannot_be_made_is_one_sentence(paper: Project) -> None:
+    write_claims(paper, {**CLAIM, "verdict": "maybe"})
+    done = paper.snakemake("paper", check=False)
+    assert done.returncode != 0
+    (said,) = (line for line in (done.stdout + done.stderr).splitlines() if line.startswith("mirrorsym: "))
+    assert "paper failed" in said
+    assert "claim made_up: there is no verdict 'maybe'" in said
