@@ -86,8 +86,11 @@ def process_of(project: Project, experiment: str, seed: int) -> psutil.Process |
 
 
 def log_of(project: Project, experiment: str, seed: int) -> str:
-    (path,) = project.folder.glob(f"results/logs/points/{experiment}/*/*seed~{seed}.log")
-    return path.read_text()
+    """Return what the last job of a training wrote so far."""
+    paths = project.folder.glob(f"results/logs/points/{experiment}/*/*seed~{seed}.log")
+    with contextlib.suppress(FileNotFoundError):  # Snakemake removes it before it starts the job again
+        return "".join(path.read_text() for path in paths)
+    return ""
 
 
 class Silence:

@@ -48,16 +48,6 @@ def trainings(project: Project) -> list[psutil.Process | None]:
     return [process_of(project, "faulty", seed) for seed in SEEDS]
 
 
-def states(project: Project) -> dict[str, list[str]]:
-    """The states of the project's jobs in accounting, by job, the requeued starts first."""
-    mine = {path.stem for path in project.folder.glob(".snakemake/slurm_logs/*/*/*.log")}
-    found: dict[str, list[str]] = {}
-    for job in jobs():
-        if job["JobID"] in mine or project.folder.name in job["Comment"]:
-            found.setdefault(job["JobID"], []).append(job["State"].split()[0])
-    return found
-
-
 def finish(run: Run, expected: xr.Dataset, seconds: float = 300) -> None:
     """Wait for the run's end: the bits of an undisturbed one, no checkpoint and no half-written file left."""
     assert run.wait(seconds) == 0, run.text()[-3000:]
@@ -123,8 +113,8 @@ def test_the_submitting_process_is_killed_and_its_jobs_run_on(expected: xr.Datas
 
 
 @pytest.mark.timeout(600)
-def test_walltime_and_memory(expected: xr.Dataset, tmp_path: Path) -> None:
-    """One training is held up until it has to stop by itself, one until SLURM ends it; both had too little memory."""
+def test_walltime(expected: xr.Dataset, tmp_path: Path) -> None:
+    """One training is held up until it has to stop by itself, one until SLURM ends it."""
     project, run = start(tmp_path, runtime=1)
     wait_for_checkpoints(project)
     slow, stuck = trainings(project)
