@@ -24,7 +24,7 @@ from mirrorsym.theory.losses import (
     symmetrized,
     with_decay,
 )
-from mirrorsym.theory.violations import Violation, fraction, missing_order, order, worst
+from mirrorsym.theory.violations import Violation, fraction, missing_order, order, ratio, worst
 
 Array = NDArray[np.float64]
 Generator = np.random.Generator
@@ -98,13 +98,12 @@ def theorem1_part1(rng: Generator) -> Violation:
         samples, on = model.samples(rng, 3), model.on_mirror(rng)
         off = on + model.across(rng)
         for batch in (samples[:1], samples):
-            there = gradient(model.mean(batch), off)
+            of_loss, of_loss_off = (gradient(model.mean(batch), w) for w in (on, off))
             for gamma in DECAYS:
-                slope = gradient(with_decay(model.mean(batch), gamma), on)
-                scale = torch.maximum(slope.norm(), there.norm()) + 1e-300
-                residuals.append(float(model.mirror.distance(slope) / scale))
-        control.append(float(model.mirror.distance(there) / there.norm()))
-    return Violation(worst(residuals), control=float(np.nanmedian(control)))
+                slope, there = of_loss + 2 * gamma * on, of_loss_off + 2 * gamma * off
+                residuals.append(ratio(model.mirror.distance(slope), torch.maximum(slope.norm(), there.norm())))
+        control.append(ratio(model.mirror.distance(of_loss_off), of_loss_off.norm()))
+    return Violation(worst(residuals), control=float(np.median(control)))
 
 
 def theorem1_part2(rng: Generator) -> Violation:
@@ -114,8 +113,10 @@ def theorem1_part2(rng: Generator) -> Violation:
         samples, on = model.samples(rng, 3), model.on_mirror(rng)
         for batch in (samples[:1], samples):
             found = hessian(model.mean(batch), on).numpy()
-            inside = np.linalg.norm(model.mirror.O.T @ np.linalg.eigh(found)[1], axis=0)
-            mixed.append(float(np.minimum(inside, np.sqrt(np.maximum(1 - inside**2, 0))).max()))
+            vectors = np.linalg.eigh(found)[1]
+            inside = model.mirror.P @ vectors
+            parts = [np.linalg.norm(part, axis=0) for part in (inside, vectors - inside)]
+            mixed.append(float(np.minimum(*parts).max()))
             coupled.append(float(model.mirror.off_block(found)))
         if model.mirror.codimension < model.mirror.parameters:
             off = hessian(model.mean(samples), on + model.across(rng)).numpy()

@@ -47,3 +47,9 @@ def order(far: float, near: float, ratio: float) -> float:
 def missing_order(expected: float, found: float) -> float:
     """Return by how much an order falls short of what is expected, cut to [0, 1]."""
     return float(np.clip(expected - found, 0.0, 1.0))
+
+
+def ratio(part: object, whole: object) -> float:
+    """Return the ratio of two lengths, 0 where both vanish."""
+    numerator, denominator = float(part), float(whole)  # type: ignore[arg-type]
+    return numerator / denominator if denominator else float(numerator > 0)
