@@ -104,7 +104,9 @@ def eq3(rng: Generator) -> Violation:
 def eq14(rng: Generator) -> Violation:
     """Whether the remainder vanishes faster than ``s**4``; mended: as fast."""
     orders = remainder_orders(rng)
-    return Violation(worst(missing_order(5, found) for found in orders), worst(missing_order(4, found) for found in orders))
+    return Violation(
+        worst(missing_order(5, found) for found in orders), worst(missing_order(4, found) for found in orders)
+    )
 
 
 def eq14_background(rng: Generator) -> Violation:
@@ -168,12 +170,12 @@ def mean_hessian(rng: Generator, eigenvalues: Array) -> Array:
 
 
 def escape_rate(rng: Generator) -> Violation:
-    """Growth per step of gradient descent from 1e-200 on ``z H z / 2 + ||z||**4``."""
+    """Growth per step of gradient descent from 1e-100 on ``z H z / 2 + ||z||**4``."""
     printed, mended = [], []
     for rate in (0.01, 0.1, 0.4):
         worst_eigenvalue = -rng.uniform(0.5, 1)
         curvature = mean_hessian(rng, np.array([worst_eigenvalue, 0.3 * worst_eigenvalue, 0.5, 2.0]))
-        z = 1e-200 * rng.standard_normal(4)
+        z = 1e-100 * rng.standard_normal(4)
         steps, logs = int(60 / rate), []
         for step in range(steps):
             if step in (steps // 2, steps - 1):
@@ -224,13 +226,13 @@ def gd_attraction(rng: Generator) -> Violation:
 def lyapunov_large_rate(rng: Generator) -> Violation:
     """Exponents of the rescaled regressor at a huge rate; mended: inside and outside of both critical rates.
 
-    The exponents are means over 2e5 samples of the curvature, independent of the closed forms that give the rates.
+    The exponents are means over 50,000 samples of the curvature, independent of the closed forms that give the rates.
     """
     printed, mended = [], []
     for _ in range(4):
         noise_std, dimension = float(10 ** rng.uniform(-1, 0.5)), int(rng.integers(20, 300))
-        x = rng.standard_normal(200_000)
-        rest = rng.standard_normal(200_000) * np.sqrt(noise_std**2 + (dimension - 1) / dimension**2)
+        x = rng.standard_normal(50_000)
+        rest = rng.standard_normal(50_000) * np.sqrt(noise_std**2 + (dimension - 1) / dimension**2)
         curvature = -2 * x * (x / dimension + rest)
         size = float(np.sqrt((curvature**2).mean()))
         printed.append(float(stability.lyapunov_exponent(100 / size, curvature)) >= 0)
@@ -305,7 +307,9 @@ def batch_means(law: Array, size: int) -> Array:
 def theorem5(rng: Generator) -> Violation:
     """Simulated runs against the sign of the exponent; control: against the sign of the mean curvature."""
     wrong, control, steps, runs = [], [], 4000, 100
-    laws = [(rng.standard_normal(5) - mean, size, rate) for mean in (0.1, 0.4) for size in (1, 2) for rate in (0.8, 2.5)]
+    laws = [
+        (rng.standard_normal(5) - mean, size, rate) for mean in (0.1, 0.4) for size in (1, 2) for rate in (0.8, 2.5)
+    ]
     laws += [
         (np.array([1.0, -2.0]), 1, 1.0),  # a factor of exactly 0
         (np.array([2.0, 0.0]), 1, 1.0),  # factors of 1 and -1: the exponent is 0 and nothing moves

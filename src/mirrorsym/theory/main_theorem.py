@@ -49,7 +49,9 @@ def definition2(rng: Generator) -> Violation:
         ]
         first, second = (v / np.linalg.norm(v) for v in rng.standard_normal((2, parameters)))
         both = (np.eye(parameters) - 2 * np.outer(first, first)) @ (np.eye(parameters) - 2 * np.outer(second, second))
-        control.append(float(np.abs(both - np.eye(parameters) + 2 * np.outer(first, first) + 2 * np.outer(second, second)).max()))
+        control.append(
+            float(np.abs(both - np.eye(parameters) + 2 * np.outer(first, first) + 2 * np.outer(second, second)).max())
+        )
     return Violation(worst(residuals), control=min(control))
 
 
@@ -214,7 +216,10 @@ def theorem1_part4(rng: Generator) -> Violation:
     for parameters, codimension in ((3, 1), (5, 2)):
         mirror = random_mirror(rng, parameters, codimension)
         loss = Waves(rng, mirror)
-        for gamma, found in ((1.001 * gamma_1(loss.lower_bound), residuals), (1e-2 * gamma_1(loss.lower_bound), control)):
+        for gamma, found in (
+            (1.001 * gamma_1(loss.lower_bound), residuals),
+            (1e-2 * gamma_1(loss.lower_bound), control),
+        ):
             for _ in range(3):
                 w = loss.minimum(3 * rng.standard_normal(parameters), gamma)
                 found.append(float(mirror.distance(w) / np.linalg.norm(w)))

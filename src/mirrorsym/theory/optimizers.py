@@ -41,8 +41,14 @@ def adam_no_momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=1e-2, betas=(0.0, 0.999))
 
 
-def train(model: Model, start: Tensor, samples: Tensor, make: MakeOptimizer, velocity: Tensor | None = None,
-    noise: list[Tensor] | None = None) -> Tensor:
+def train(
+    model: Model,
+    start: Tensor,
+    samples: Tensor,
+    make: MakeOptimizer,
+    velocity: Tensor | None = None,
+    noise: list[Tensor] | None = None,
+) -> Tensor:
     """Return the parameters after one step on each sample.
 
     Args:

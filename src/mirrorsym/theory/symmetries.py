@@ -131,7 +131,8 @@ def theorem3_part1(rng: Generator) -> Violation:
         loss, n, matrix = rotation_loss(rng, rows, columns), unit(normal(rng, rows)), normal(rng, rows, columns)
         for gamma in DECAYS:
             on, off = (
-                gradient(with_decay(loss, gamma), w.reshape(-1)).reshape(rows, columns) for w in (remove(matrix, n), matrix)
+                gradient(with_decay(loss, gamma), w.reshape(-1)).reshape(rows, columns)
+                for w in (remove(matrix, n), matrix)
             )
             residuals.append(float((n @ on).norm() / on.norm()))
         control.append(float((n @ off).norm() / off.norm()))
