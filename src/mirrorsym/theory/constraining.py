@@ -91,9 +91,9 @@ def constraint_directions(rng: Generator) -> dict[str, Array]:
     """Return O of single coordinates, in general position, of a rotation and of permutations of two subsets."""
     return {
         "coordinates": np.eye(5)[:, [1, 3]],
-        "random": random_mirror(rng, 6, 2).O,
-        "rotation": rotation_mirror(rng.standard_normal(3), 2).O,
-        "permutation": permutation_mirror(3).O,
+        "random": np.asarray(random_mirror(rng, 6, 2).O, float),
+        "rotation": np.asarray(rotation_mirror(rng.standard_normal(3), 2).O, float),
+        "permutation": np.asarray(permutation_mirror(3).O, float),
     }
 
 
@@ -134,7 +134,8 @@ def dcs_loss(o: Array, rng: Generator) -> tuple[Callable[[Tensor], Tensor], DCS]
 
 def dcs_stationary(rng: Generator) -> Violation:
     """Gradient descent from ``O^T T = 0``; mended: from Pw = Pu = 0."""
-    printed, mended = [], []
+    printed: list[float] = []
+    mended: list[float] = []
     directions = constraint_directions(rng)
     del directions["permutation"]  # there O^T T is 0 whatever w and u are
     for o in directions.values():

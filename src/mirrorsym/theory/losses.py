@@ -73,13 +73,15 @@ def normal(rng: np.random.Generator, *shape: int) -> Tensor:
 
 def unit(vector: Tensor) -> Tensor:
     """Return the unit vector of a direction."""
-    return vector / vector.norm()
+    return torch.nn.functional.normalize(vector, dim=0, eps=0.0)
 
 
 def gradient(function: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
     """Return the gradient of a function of the parameters, shape (parameters,)."""
-    found: Tensor = torch.func.grad(function)(w)
-    return found
+    # Plain autograd: several times faster than torch.func.grad on functions this small.
+    place = w.detach().clone().requires_grad_()
+    (found,) = torch.autograd.grad(function(place), place)
+    return torch.as_tensor(found)
 
 
 def hessian(function: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
@@ -106,7 +108,7 @@ def random_loss(rng: np.random.Generator, parameters: int, inputs: int = 3, feat
 
     def loss(w: Tensor, sample: Tensor) -> Tensor:
         hidden = weight @ w + of_sample @ sample[:-1] + shift
-        return (outgoing @ (hidden.tanh() + 0.3 * (frequency * hidden).sin()) - sample[-1]) ** 2
+        return torch.square(outgoing @ (hidden.tanh() + 0.3 * (frequency * hidden).sin()) - sample[-1])
 
     return loss
 
@@ -122,7 +124,7 @@ def symmetrized(loss: Loss, mirrors: Sequence[Mirror]) -> Loss:
             for reflection, use in zip(reflections, used, strict=True):
                 image = reflection @ image if use else image
             total = total + loss(image, sample)
-        return total / 2 ** len(reflections)
+        return total / (1 << len(reflections))
 
     return symmetric
 
@@ -143,7 +145,7 @@ def random_models(rng: np.random.Generator) -> list[Model]:
 def rescaled_regression(w: Tensor, sample: Tensor) -> Tensor:
     """Return ``((w * u) @ x - y)**2`` for parameters (w, u)."""
     half = len(w) // 2
-    return ((w[:half] * w[half:]) @ sample[:-1] - sample[-1]) ** 2
+    return torch.square((w[:half] * w[half:]) @ sample[:-1] - sample[-1]) ** 2
 
 
 def tanh_network(w: Tensor, sample: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ from mirrorsym.theory.losses import (
     random_mirror,
     random_models,
     symmetrized,
-    with_decay,
 )
 from mirrorsym.theory.violations import Violation, fraction, missing_order, order, ratio, worst
 
@@ -134,8 +134,8 @@ def footnote1(rng: Generator) -> Violation:
         if codimension == model.mirror.parameters:
             continue
         found = hessian(model.mean(model.samples(rng, 3)), model.on_mirror(rng)).numpy()
-        kept = np.linalg.norm(model.mirror.O.T @ found @ model.mirror.O)
-        whole = np.linalg.norm(found)
+        kept = float(np.linalg.norm(model.mirror.O.T @ found @ model.mirror.O))
+        whole = float(np.linalg.norm(found))
         printed.append(float(np.sqrt(max(whole**2 - kept**2, 0)) / whole))
         complement = np.linalg.qr(np.concatenate([model.mirror.O, rng.standard_normal(found.shape)], axis=1))[0]
         rotated = complement.T @ found @ complement
@@ -212,7 +212,8 @@ class Waves:
 
 def theorem1_part4(rng: Generator) -> Violation:
     """Minima at a decay just above half the bound of the Hessian, and (control) far below it."""
-    residuals, control = [], []
+    residuals: list[float] = []
+    control: list[float] = []
     for parameters, codimension in ((3, 1), (5, 2)):
         mirror = random_mirror(rng, parameters, codimension)
         loss = Waves(rng, mirror)
@@ -243,7 +244,8 @@ def theorem1_part4_proof(rng: Generator) -> Violation:
         for is_mended, multiples in ((False, (0.05, 0.2, 0.45, 0.6, 2.0)), (True, (0.5001, 0.6, 2.0))):
             for multiple in multiples:
                 gamma = -multiple * bound if not is_mended else 2 * multiple * gamma_1(bound)
-                best = minimize_scalar(loss, bounds=(1e-9, 2 * np.pi / frequency), args=(gamma,), method="bounded")
+                bounds = (1e-9, 2 * np.pi / frequency)
+                best: Any = minimize_scalar(loss, bounds=bounds, args=(gamma,), method="bounded")
                 wrong[is_mended].append(bool(best.fun < loss(0, gamma) - 1e-9))
     return Violation(fraction(wrong[False]), fraction(wrong[True]))
 
@@ -272,7 +274,7 @@ def assumption1_bounded_space(rng: Generator) -> Violation:
 def decay_sparse(rng: Generator) -> Violation:
     """Ridge regression at decays up to 1e8, and products of two weights just above their finite threshold."""
     failed = []
-    for _ in range(3):
+    for _ in range(2):
         x, noise = rng.standard_normal((20, 4)), rng.standard_normal(20)
         y = x @ rng.standard_normal(4) + noise
         square, covariance = x.T @ x / len(x), x.T @ y / len(x)

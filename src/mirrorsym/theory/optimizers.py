@@ -18,26 +18,32 @@ STEPS = 8
 
 
 def sgd(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Plain SGD."""
     return torch.optim.SGD(parameters, lr=0.01)
 
 
 def sgd_with_decay(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """SGD with coupled decay."""
     return torch.optim.SGD(parameters, lr=0.01, weight_decay=0.1)
 
 
 def momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """SGD as in the experiments with the ResNet, with a smaller learning rate."""
     return torch.optim.SGD(parameters, lr=0.002, momentum=0.9, weight_decay=1e-3)
 
 
 def adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Adam as in the attention experiment, with coupled decay."""
     return torch.optim.Adam(parameters, lr=4e-3, weight_decay=1e-2)
 
 
 def adam_decoupled(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """The same with decoupled decay."""
     return torch.optim.AdamW(parameters, lr=4e-3, weight_decay=1e-2)
 
 
 def adam_no_momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Adam as in the continual learning experiment."""
     return torch.optim.Adam(parameters, lr=1e-2, betas=(0.0, 0.999))
 
 
