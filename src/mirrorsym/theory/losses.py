@@ -36,6 +36,7 @@ class Model:
         mirror: a mirror that every sample's loss has.
         inputs: number of entries of a sample that are no labels.
         labels: number of entries that are.
+        smooth: False for a loss with kinks, such as ReLU's.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Model:
     mirror: Mirror
     inputs: int
     labels: int = 1
+    smooth: bool = True
 
     def samples(self, rng: np.random.Generator, count: int) -> Tensor:
         """Return standard normal samples, shape (count, inputs + labels)."""
@@ -204,7 +206,11 @@ def coordinate_models() -> list[Model]:
         Model("footnote 5", footnote_5, minus, 0),
     ]
     exchange = permutation_mirror(3).embed(range(6), 9)
-    return [*rest, *(Model("permutation", loss, exchange, 2) for loss in (tanh_network, relu_network))]
+    return [
+        *rest,
+        Model("permutation", tanh_network, exchange, 2),
+        Model("permutation, ReLU", relu_network, exchange, 2, smooth=False),
+    ]
 
 
 def rotation_models(rng: np.random.Generator) -> list[Model]:

@@ -185,7 +185,9 @@ def footnote3(rng: Generator) -> Violation:
 
         def rotated(w: Tensor, loss: Loss = turning, sample: Tensor = sample) -> Tensor:
             columns = w.reshape(2, 2)
-            invariants = torch.cat([(columns.T @ columns).reshape(-1), torch.linalg.det(columns)[None]])
+            # Not torch.linalg.det, whose derivative is wrong at singular matrices.
+            area = columns[0, 0] * columns[1, 1] - columns[0, 1] * columns[1, 0]
+            invariants = torch.cat([(columns.T @ columns).reshape(-1), area[None]])
             return loss(invariants, sample)
 
         def part(loss: Function, w: Tensor = matrix, n: Tensor = n) -> bool:
