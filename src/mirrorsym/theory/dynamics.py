@@ -335,6 +335,46 @@ def theorem5(rng: Generator) -> Violation:
     return Violation(fraction(wrong), control=fraction(control))
 
 
+def diagonal_approximation(rng: Generator) -> Violation:
+    """Critical rates of products of random 3 by 3 Hessians against those of their diagonals: log of the ratio.
+
+    Mended: Hessians that commute. In general the entries off the diagonal push away from the mirror as those on it
+    pull: to second order direction i grows by ``-rate E[H_ii] + rate**2 / 2 (sum over j != i of E[H_ij**2] -
+    E[H_ii**2])`` a step.
+    """
+    errors: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(5):
+        mean = -np.sort(rng.uniform(-0.3, 0.3, 3)) - np.array([0, 0, rng.uniform(0.05, 0.2)])
+        noise = rng.standard_normal((1000, 3, 3))
+        for commute, found in errors.items():
+            spread = np.where(np.eye(3), 1.0, 0.0 if commute else rng.uniform(0, 2))
+            hessians = np.diag(mean) + (noise + noise.transpose(0, 2, 1)) / 2 * spread
+            rates = np.geomspace(0.02, 8, 33)
+            diagonal = [stability.lyapunov_exponent(rates, hessians[:, i, i]) for i in range(3)]
+            largest = _largest_exponents(rates, hessians[rng.integers(len(hessians), size=2000)], rng)
+            approximate, exact = (_collapse_begins(rates, growth) for growth in (np.max(diagonal, axis=0), largest))
+            found.append(abs(float(np.log(exact / approximate))))
+    return Violation(float(np.median(errors[False])), float(np.median(errors[True])))
+
+
+def _largest_exponents(rates: Array, hessians: Array, rng: Generator) -> Array:
+    """Return the growth per step of a random vector under the same Hessians at each learning rate."""
+    vectors = rng.standard_normal((len(rates), hessians.shape[1]))
+    total = np.zeros(len(rates))
+    for step, matrix in enumerate(hessians):
+        vectors = vectors - rates[:, None] * (vectors @ matrix)
+        sizes = np.linalg.norm(vectors, axis=1)
+        vectors /= sizes[:, None]
+        total += np.log(sizes) if step >= 20 else 0
+    return np.asarray(total / (len(hessians) - 20))
+
+
+def _collapse_begins(rates: Array, growth: Array) -> float:
+    """Return the smallest rate of a grid with negative growth, the last one where there is none."""
+    negative = np.flatnonzero(growth < 0)
+    return float(rates[negative[0]] if negative.size else rates[-1])
+
+
 def fisher(rng: Generator) -> Violation:
     """Fisher information across the mirror, with the data's labels and with the model's; control: off the mirror."""
     residuals, control, missing = [], [], []
@@ -379,5 +419,6 @@ CHECKS = (
     eq5_condition,
     eq5_denominator,
     theorem5,
+    diagonal_approximation,
     fisher,
 )

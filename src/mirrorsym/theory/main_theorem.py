@@ -209,6 +209,21 @@ class Waves:
             w = w - np.linalg.solve(self.curvature(w, gamma), self.slope(w, gamma))
         return w
 
+    def minimum_within(self, basis: Array, start: Array, gamma: float) -> Array:
+        """Return a minimum with decay within the span of an orthonormal basis, shape (parameters, dimensions)."""
+        found = minimize(
+            lambda y: self.loss(basis @ y, gamma),
+            start,
+            method="BFGS",
+            jac=lambda y: basis.T @ self.slope(basis @ y, gamma),
+        )
+        y = np.asarray(found.x)
+        for _ in range(5):
+            y = y - np.linalg.solve(
+                basis.T @ self.curvature(basis @ y, gamma) @ basis, basis.T @ self.slope(basis @ y, gamma)
+            )
+        return np.asarray(basis @ y)
+
 
 def theorem1_part4(rng: Generator) -> Violation:
     """Minima at a decay just above half the bound of the Hessian, and (control) far below it."""
@@ -248,6 +263,27 @@ def theorem1_part4_proof(rng: Generator) -> Violation:
                 best: Any = minimize_scalar(loss, bounds=bounds, args=(gamma,), method="bounded")
                 wrong[is_mended].append(bool(best.fun < loss(0, gamma) - 1e-9))
     return Violation(fraction(wrong[False]), fraction(wrong[True]))
+
+
+def local_minimum(rng: Generator) -> Violation:
+    """Minima on the mirror: minima of the whole loss exactly where the curvature across is positive with decay."""
+    wrong = []
+    for parameters, codimension in ((3, 1), (5, 2)):
+        mirror = random_mirror(rng, parameters, codimension)
+        loss, basis = Waves(rng, mirror), mirror.basis[:, codimension:]
+        bound = gamma_1(loss.lower_bound)
+        for gamma in (0.02 * bound, 0.1 * bound, 0.3 * bound, 1.001 * bound):
+            # By part 1 a minimum within the mirror is a stationary point of the whole loss.
+            w = loss.minimum_within(basis, 2 * rng.standard_normal(parameters - codimension), gamma)
+            across = float(np.linalg.eigvalsh(mirror.O.T @ loss.curvature(w, 0.0) @ mirror.O)[0])
+            steps = 1e-3 * rng.standard_normal((400, parameters))
+            is_minimum = all(loss.loss(w + step, gamma) > loss.loss(w, gamma) for step in steps)
+            # Random steps see a curvature of either sign unless it is tiny.
+            if abs(across + 2 * gamma) > 0.2 * bound:
+                wrong.append(is_minimum != (across + 2 * gamma > 0))
+            if gamma > bound:
+                wrong.append(not is_minimum)
+    return Violation(fraction(wrong))
 
 
 def assumption1_bounded_space(rng: Generator) -> Violation:
@@ -313,6 +349,7 @@ CHECKS = (
     theorem1_part3,
     theorem1_part4,
     theorem1_part4_proof,
+    local_minimum,
     assumption1_bounded_space,
     decay_sparse,
 )
