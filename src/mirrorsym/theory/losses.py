@@ -147,7 +147,7 @@ def random_models(rng: np.random.Generator) -> list[Model]:
 def rescaled_regression(w: Tensor, sample: Tensor) -> Tensor:
     """Return ``((w * u) @ x - y)**2`` for parameters (w, u)."""
     half = len(w) // 2
-    return torch.square((w[:half] * w[half:]) @ sample[:-1] - sample[-1]) ** 2
+    return torch.square((w[:half] * w[half:]) @ sample[:-1] - sample[-1])
 
 
 def tanh_network(w: Tensor, sample: Tensor) -> Tensor:

@@ -290,8 +290,8 @@ def assumption1_bounded_space(rng: Generator) -> Violation:
     """Minima of ``s**4 (1 + cos s) + gamma s**2``: in a ball, and anywhere."""
     grid = np.linspace(0, 5, 20001)
 
-    def slope(s: float, gamma: float) -> float:
-        return float(4 * s**3 * (1 + np.cos(s)) - s**4 * np.sin(s) + 2 * gamma * s)
+    def slope(s: Any, gamma: float) -> Any:
+        return 4 * s**3 * (1 + np.cos(s)) - s**4 * np.sin(s) + 2 * gamma * s
 
     curvature = 12 * grid**2 * (1 + np.cos(grid)) - 8 * grid**3 * np.sin(grid) - grid**4 * np.cos(grid)
     anywhere, inside = [], []
@@ -299,11 +299,11 @@ def assumption1_bounded_space(rng: Generator) -> Violation:
         gamma = multiple * gamma_1(float(curvature.min()))
         valley = np.pi * (2 * np.ceil((200 * gamma) ** (1 / 3) / 2) + 1)
         # Falling before the valley and rising after it: a minimum between.
-        anywhere.append(slope(valley - 1.0, gamma) < 0 < slope(valley + 1.0, gamma))
+        anywhere.append(bool(slope(valley - 1.0, gamma) < 0 < slope(valley + 1.0, gamma)))
         if anywhere[-1]:
             place = brentq(slope, valley - 1.0, valley + 1.0, args=(gamma,))
             assert place > 5
-        inside.append(any(slope(float(s), gamma) <= 0 for s in grid[1:]))
+        inside.append(bool((slope(grid[1:], gamma) <= 0).any()))
     return Violation(fraction(anywhere), fraction(inside))
 
 
