@@ -105,6 +105,19 @@ def test_product_of_two_weights_is_the_soft_threshold_in_one_dimension() -> None
         assert v == pytest.approx(expected, abs=1e-8)
 
 
+def test_lasso_of_the_right_support_is_scikit_learns(rng: np.random.Generator) -> None:
+    from sklearn.linear_model import Lasso
+
+    x = rng.standard_normal((30, 5))
+    y = x @ np.array([1.0, -0.7, 0, 0, 0]) + 0.2 * rng.standard_normal(30)
+    expected = Lasso(alpha=0.3, fit_intercept=False, tol=1e-14).fit(x, y).coef_
+    square, covariance = x.T @ x / 30, x.T @ y / 30
+    found = constraining.lasso_of_support(square, covariance, 0.3, np.sign(expected))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert constraining.lasso_of_support(square, covariance, 0.3, np.array([1, 1, 0, 0, 0])) is None
+    assert constraining.lasso_of_support(square, covariance, 0.3, np.array([1, 0, 0, 0, 0])) is None
+
+
 def test_lowers_is_strict() -> None:
     loss, one, zero = (lambda w: w[0] ** 2 - 3), torch.tensor([1.0]).double(), torch.zeros(1).double()
     assert main_theorem.lowers(loss, one, zero, 0.0)

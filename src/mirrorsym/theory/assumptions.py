@@ -73,7 +73,7 @@ MODELS = {
 
 def most_negative(model: Growth, rng: Generator, scale: float, points: int = 12) -> float:
     """Return the smallest eigenvalue of the Hessian of a mean loss, over points with groups scaled up and down."""
-    samples = normal(rng, 3, model.sample)
+    samples = normal(rng, 2, model.sample)
     factors = list(product((1.0, scale, 1 / scale), repeat=min(len(model.groups), 2)))
     starts = []
     for factor in factors:
