@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from mirrorsym import claims
 from mirrorsym.experiments.theory_checks import NAMES
 
-claims = pytest.importorskip("mirrorsym.claims")
-
 ROOT = Path(__file__).parents[2]
-FILES = [path for name in ("claims_theory.yaml", "claims.yaml") if (path := ROOT / name).is_file()]
-CLAIMS = [claim for file in FILES for claim in claims.load_claims(file) if claim.id.startswith("theory_")]
+CLAIMS = [claim for claim in claims.load_claims(ROOT / "claims.yaml") if claim.id.startswith("theory_")]
 SEEDS = range(4)
 
 
