@@ -224,6 +224,22 @@ def trace_figure(figure: str, scale: str, directory: Path) -> None:
     click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
 
 
+@cli.command("calibrate")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
+@_folder
+def calibrate(device: str, minutes: float, directory: Path) -> None:
+    """Measure this machine's rates for `mirrorsym plan`, from shortened jobs."""
+    from mirrorsym import calibration
+    from mirrorsym.devices import gpu_count
+
+    if device == "cuda" and not gpu_count():
+        raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
+    device = ("cuda" if gpu_count() else "cpu") if device == "auto" else device
+    rates, path = calibration.calibrate(directory, device, minutes, click.echo)
+    click.echo(f"{rates.name}: rates written to {path}")
+
+
 @cli.command("schema")
 def schema() -> None:
     """Print the JSON schema of the configuration."""
@@ -314,3 +330,15 @@ def job_cifar10(source: str, out: Path, log: Path) -> None:
         log.write_text(f"{error}\n")
         sys.exit(1)
     log.write_text(f"{out}: {wanted.label}\n")
+
+
+@job.command("steps")
+@click.argument("sizes", metavar="JSON")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+def job_steps(sizes: str, device: str) -> None:
+    """Time training steps of several sizes, for the calibration."""
+    import json
+
+    from mirrorsym.calibration import measure_steps
+
+    click.echo(json.dumps(measure_steps([tuple(size) for size in json.loads(sizes)], device)))
