@@ -224,6 +224,22 @@ def trace_figure(figure: str, scale: str, directory: Path) -> None:
     click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
 
 
+@cli.command("plan")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
+@_scale
+@_folder
+def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
+    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+    import json
+
+    from mirrorsym.planning import forecast, table
+
+    found = forecast(load(directory / "config", {"scale": scale}), directory, device)
+    for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
+        click.echo(line)
+
+
 @cli.command("calibrate")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
