@@ -256,6 +256,32 @@ def calibrate(device: str, minutes: float, directory: Path) -> None:
     click.echo(f"{rates.name}: rates written to {path}")
 
 
+@cli.command("status")
+@click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_scale
+@_folder
+def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory: Path) -> None:
+    """Say what of a sweep is done, running, failed and diverged, with what the logs of failed jobs said last.
+
+    Ends with exit code 1 where something failed.
+    """
+    import json
+
+    from mirrorsym.status import status_of, table
+
+    config = load(directory / "config", {"scale": scale})
+    for name in experiment_ids:
+        if name not in config.experiments:
+            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
+    found = status_of(config, directory, experiment_ids or tuple(config.experiments))
+    shown = [json.dumps([part.to_dict() for part in found], indent=1)] if as_json else table(found)
+    for line in shown:
+        click.echo(line)
+    if any(part.failures for part in found):
+        sys.exit(1)
+
+
 @cli.command("schema")
 def schema() -> None:
     """Print the JSON schema of the configuration."""
