@@ -33,7 +33,8 @@ class Row:
         seconds: of all jobs together, None where no rate was measured.
         seconds_left: of those that are left.
         seconds_per_job: of each job in the sweep's order where they differ, or of all where they do not.
-        flop: FLOPs of trainings, evaluations between epochs included; 0 elsewhere.
+        flop: FLOPs of training steps; 0 for simulations.
+        test_flop: FLOPs of the tests before, between and after the epochs.
         storage: bytes of the result files, None where not known.
         share: of the device's peak at which training steps run, None where not known or no training.
         source: "rates" or "benchmarks" (of jobs already run), or "not measured".
@@ -47,6 +48,7 @@ class Row:
     seconds_left: float | None
     seconds_per_job: list[float]
     flop: float
+    test_flop: float
     storage: int | None
     share: float | None
     source: str
@@ -85,6 +87,7 @@ class Forecast:
                 "cpu_seconds": self.total("seconds", "cpu"),
                 "gpu_seconds": self.total("seconds", "cuda"),
                 "flop": self.total("flop"),
+                "test_flop": self.total("test_flop"),
                 "storage": int(self.total("storage")),
                 "not_measured": [row.name for row in self.rows if row.seconds is None],
             },
@@ -141,7 +144,8 @@ def _row(config: Config, name: str, directory: Path, wanted: str | None, rates: 
         seconds=sum(known) if measured else None,
         seconds_left=sum(value for value, todo in zip(known, left, strict=True) if todo) if measured else None,
         seconds_per_job=known if measured else [],
-        flop=sum(work.flop for work in works if work),
+        flop=sum(work.amounts["training"] for work in works if work and work.arm),
+        test_flop=sum(work.amounts["evaluation"] for work in works if work and work.arm),
         storage=_storage(points, results),
         share=len(reached) / sum(1 / share for share in reached) if reached else None,
         source=source if measured else "not measured",
@@ -182,6 +186,7 @@ def _shared_row(name: str, files: dict[str, Path], config: Config, directory: Pa
         seconds_left=None if each is None else each * left,
         seconds_per_job=[] if each is None else [each] * len(files),
         flop=0.0,
+        test_flop=0.0,
         storage=round(sum(sizes) / len(sizes) * len(files)) if sizes else None,
         share=None,
         source=source,
@@ -241,8 +246,8 @@ def aim_lines(plan: Forecast) -> list[str]:
     if not rows:
         return []
     needed = aim_share(flop)
-    work = f"{flop / 1e15:.0f} PFLOP of trainings, tests between epochs included"
-    aim = f"aim: {work}, in one hour of one {AIM_GPU}: {100 * needed:.0f} % of its peak"
+    work = f"{flop / 1e15:.0f} PFLOP of training steps"
+    aim = f"aim: {work} in one hour of one {AIM_GPU}, {100 * needed:.0f} % of its peak"
     seconds = [row.seconds for row in rows]
     if "cuda" in plan.rates and None not in seconds:
         hours = sum(value for value in seconds if value is not None) / 3600

@@ -1,14 +1,14 @@
-"""Where a sweep stands: done, running, failed, diverged. Read from the folders alone, while a run goes on, no lock taken.
+"""Where a sweep stands: done, running, failed, diverged; read from the folders while a run goes on, without a lock.
 
 What each state is known by:
 
 * done: the point's file is there. Files are renamed into place, so they are whole.
 * running: a run holds this folder, and Snakemake has a mark of the unfinished output that is younger than that run; or
-  a process holds the lease of the point's checkpoints. On a cluster, ask on the machine where snakemake runs; a job that
-  waits in the cluster's queue counts as running.
+  a process holds the lease of the point's checkpoints. On a cluster, ask on the machine where snakemake runs; a job
+  that waits in the cluster's queue counts as running.
 * checkpoint: not running, with a checkpoint that the next run goes on from.
 * failed: not running, with a log of an attempt that did not succeed: Snakemake writes a job's benchmark file after it
-  succeeded only. A mark that is left says that the whole run was killed, and a training that was stopped says so itself.
+  succeeded only. A mark that is left says that the whole run was killed, and a training that was stopped says so.
 * waiting: everything else.
 """
 
