@@ -80,7 +80,22 @@ def calibrate(directory: Path, device: str, minutes: float, say: Callable[[str],
         rates = measure(_Runner(directory.resolve(), Path(scratch)), minutes, say)
     path = rates_file(directory, device)
     write_rates(rates, path)
+    for line in training_lines(rates):
+        say(line)
     return rates, path
+
+
+def training_lines(rates: Rates) -> list[str]:
+    """Return a line for each size of training steps: steps per second, and their share of the device's peak."""
+    lines = []
+    for arm, trained in rates.trainings.items():
+        for speed in trained.speeds:
+            seconds = speed.step_flop * speed.seconds_per_flop
+            reached = 1 / speed.seconds_per_flop
+            share = f", {100 * reached / rates.peak_flops:.1f} % of the peak" if rates.peak_flops else ""
+            work = f"{arm}: a step of {speed.step_flop / 1e9:.3g} GFLOP"
+            lines.append(f"{work}: {1 / seconds:.3g} steps/s, {reached / 1e9:.3g} GFLOP/s{share}")
+    return lines
 
 
 class _Runner:
@@ -374,9 +389,9 @@ def _sparsity(point: Point, steps: _Lengthen) -> list[Point]:
     one = {"noise_std": point.grid["noise_std"][-1:], "learning_rate": point.grid["learning_rate"][:1]}
     return [
         _with(point, {"steps": 100}),
-        _with(point, {"steps": steps(100_000)}, parameterization=["rescaled"], **one),
-        _with(point, {"steps": steps(50_000)}, parameterization=["vanilla"]),
-        _with(point, {"steps": steps(50_000)}, parameterization=["rescaled"]),
+        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"], **one),
+        _with(point, {"steps": steps(300_000)}, parameterization=["vanilla"]),
+        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"]),
     ]
 
 

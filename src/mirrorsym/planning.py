@@ -216,11 +216,11 @@ def table(plan: Forecast) -> list[str]:
         lines.append(_line(row.name, row.jobs, row.left, hours, row.flop, row.storage) + f"  {share:>13}")
     devices = {row.device for row in plan.rows}
     hours = {device: f"{plan.total('seconds', device) / 3600:.2f}" for device in devices}
-    sums = (int(plan.total(field)) for field in ("jobs", "left"))
-    lines.append(_line("all", *sums, hours, plan.total("flop"), int(plan.total("storage"))))
-    left = [f"{plan.total('seconds_left', d) / 3600:.2f} {n}-hours" for d, n in DEVICES.items() if d in devices]
+    jobs, left, storage = (int(plan.total(field)) for field in ("jobs", "left", "storage"))
+    lines.append(_line("all", jobs, left, hours, plan.total("flop"), storage))
+    to_run = [f"{plan.total('seconds_left', d) / 3600:.2f} {n}-hours" for d, n in DEVICES.items() if d in devices]
     unknown = [row.name for row in plan.rows if row.seconds is None]
-    lines.append(f"to run: {', '.join(left)}")
+    lines.append(f"to run: {', '.join(to_run)}")
     if unknown:
         lines.append(f"not measured, and in no sum of hours: {', '.join(unknown)}")
     lines += [f"rates ({device}): {text}" for device, text in plan.sources.items()]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mirrorsym import benchmarks, costs, planning
-from mirrorsym.calibration import shortened_points
+from mirrorsym import benchmarks, calibration, costs, planning
+from mirrorsym.calibration import measure_steps, shortened_points
 from mirrorsym.cli import cli
 from mirrorsym.config import Config, load, load_experiment
 from mirrorsym.experiments.base import Context
@@ -318,12 +318,47 @@ def test_the_shortened_jobs_tell_every_term_of_every_module_apart() -> None:
     assert {work.module for work in works} == {quick().module_of(name) for name in quick().experiments}
     for module in {work.module for work in works}:
         own = [work for work in works if work.module == module]
-        truth = {term: 10.0 ** -(9 + place) for place, term in enumerate(own[0].amounts)}
-        seconds = [1.5 + sum(truth[term] * amount for term, amount in work.amounts.items()) for work in own]
-        start, rates = fit([work.amounts for work in own], seconds)
+        amounts = [{"flop": work.flop} if work.arm else dict(work.amounts) for work in own]
+        truth = {term: 10.0 ** -(9 + place) for place, term in enumerate(amounts[0])}
+        seconds = [1.5 + sum(truth[term] * amount for term, amount in job.items()) for job in amounts]
+        start, rates = fit(amounts, seconds)
         assert start == pytest.approx(1.5, rel=1e-3)
-        if not own[0].arm:
-            assert rates == pytest.approx(truth, rel=1e-3)
+        assert rates == pytest.approx(truth, rel=1e-3)
+
+
+def test_training_steps_are_timed_with_their_flops() -> None:
+    found = measure_steps([(8, 8, 1, 3), (8, 64, 1, 3)], "cpu")
+    assert found["peak"] > 1e9
+    for arm in ("vanilla", "dcs"):
+        small, large = found["speeds"][arm]
+        assert small[0] == 8 * 3 * costs.forward_flop(8, 1, (3, 32, 32))
+        assert large[0] == 8 * small[0]
+        assert small[0] * small[1] < large[0] * large[1]  # a larger step takes longer
+        assert all(0 < 1 / speed < 1.5 * found["peak"] for size in (small, large) for speed in size[1:])
+
+
+def test_a_gpus_rates_are_made_of_its_steps_and_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").symlink_to(CONFIG)
+    commands = []
+
+    def run(self: Any, job: calibration.Timed) -> tuple[float, float, str]:
+        commands.append(job.arguments)
+        speeds = {"vanilla": [[4.3e11, 4e-15, 2e-14]], "dcs": [[4.3e11, 5e-15, 2e-14]]}
+        found = {"name": "NVIDIA H100 80GB HBM3", "software": "torch", "peak": 0.0, "speeds": speeds}
+        return 7.0, 11.0, json.dumps(found)
+
+    monkeypatch.setattr(calibration._Runner, "run", run)
+    said: list[str] = []
+    rates, path = calibration.calibrate(tmp_path, "cuda", 1, said.append)
+    assert path == rates_file(tmp_path, "cuda")
+    assert all(arguments[-2:] == ["--device", "cuda"] for arguments in commands)
+    assert json.loads(commands[0][1]) == [[64, 128, 20, 120]]
+    assert rates.starts == {"homogeneity": 11.0, "dcs_resnet": 11.0}
+    assert rates.peak_flops == 989e12
+    work = costs.Work("dcs_resnet", {"training": 1e15, "evaluation": 1e14}, "dcs", 4.3e11)
+    assert rates.seconds(work) == pytest.approx(11 + 5 + 2)
+    assert rates.share_of_peak(work) == pytest.approx(1 / (5e-15 * 989e12))
+    assert any("GFLOP/s, 25.3 % of the peak" in line for line in said)
 
 
 def test_the_command_prints_json_for_machines(tmp_path: Path) -> None:
