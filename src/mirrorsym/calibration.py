@@ -114,8 +114,11 @@ class _Runner:
         Where others compute on the machine, jobs run twice and the lower number counts: in shared caches others cost
         even the seconds that are computed.
         """
-        with ThreadPoolExecutor(self.cores) as pool:
+        pool = ThreadPoolExecutor(self.cores)
+        try:
             rounds = [list(pool.map(lambda job: self.run(job)[0], jobs)) for _ in range(2 if self.busy() else 1)]
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, or on ^C, the others need not start
         return [min(seconds) for seconds in zip(*rounds, strict=True)]
 
     def busy(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,9 @@ def forecast(config: Config, directory: Path, device: str | None = None) -> Fore
     cpu = rates.get("cpu")
     collections = {f"collect_{name}": results / f"{name}.nc" for name in config.experiments}
     drawn = {name: figures / f"{name}.pdf" for name in config.figures}
-    rows.append(_shared_row(COLLECT, collections, config, directory, cpu.starts.get("collect") if cpu else None))
+    points = sum(row.storage or 0 for row in rows)  # a collected file is about as large as its points
+    collect = _shared_row(COLLECT, collections, config, directory, cpu.starts.get("collect") if cpu else None)
+    rows.append(collect if collect.storage is not None else replace(collect, storage=points))
     rows.append(_shared_row(FIGURES, drawn, config, directory, cpu.starts.get("notebook") if cpu else None))
     return Forecast(config.scale, [row for row in rows if row.jobs], rates, sources)
 
