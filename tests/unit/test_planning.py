@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,25 @@ def test_a_gpus_rates_are_made_of_its_steps_and_starts(tmp_path: Path, monkeypat
     assert rates.seconds(work) == pytest.approx(11 + 5 + 2)
     assert rates.share_of_peak(work) == pytest.approx(1 / (5e-15 * 989e12))
     assert any("GFLOP/s, 25.3 % of the peak" in line for line in said)
+
+
+def test_a_job_of_the_calibration_that_fails_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
+    with pytest.raises(calibration.CalibrationError, match=r"^the job collect of the calibration failed: .*plan.json"):
+        runner.run(calibration.Timed("collect", ["collect", "plan.json", "--out", "out.nc"]))
+
+
+def test_computed_seconds_leave_out_what_a_job_waits(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
+    before = os.times()
+    computed, clock, said = runner.run(calibration.Timed("help", ["--help"]))
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    assert computed == pytest.approx(used, abs=0.02)
+    assert clock >= 0.5 * computed
+    assert "The jobs of the workflow" in said
 
 
 def test_the_command_prints_json_for_machines(tmp_path: Path) -> None:
