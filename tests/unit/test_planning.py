@@ -313,6 +313,13 @@ def test_rates_of_this_project_come_before_those_that_came_with_it(tmp_path: Pat
     assert found[0].name == "measured here"
 
 
+def test_the_rates_that_come_with_the_project_cover_every_job_of_a_cpu(tmp_path: Path) -> None:
+    (tmp_path / "config").symlink_to(CONFIG)
+    plan = planning.forecast(quick(), tmp_path)
+    assert all(row.source == "rates" and row.seconds for row in plan.rows)
+    assert "config/rates.json" in plan.sources["cpu"]
+
+
 def test_the_shortened_jobs_tell_every_term_of_every_module_apart() -> None:
     points = shortened_points(quick())
     works = [work for work in map(costs.work_of, points) if work]
