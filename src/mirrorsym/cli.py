@@ -224,6 +224,64 @@ def trace_figure(figure: str, scale: str, directory: Path) -> None:
     click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
 
 
+@cli.command("plan")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
+@_scale
+@_folder
+def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
+    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+    import json
+
+    from mirrorsym.planning import forecast, table
+
+    found = forecast(load(directory / "config", {"scale": scale}), directory, device)
+    for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
+        click.echo(line)
+
+
+@cli.command("calibrate")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
+@_folder
+def calibrate(device: str, minutes: float, directory: Path) -> None:
+    """Measure this machine's rates for `mirrorsym plan`, from shortened jobs."""
+    from mirrorsym import calibration
+    from mirrorsym.devices import gpu_count
+
+    if device == "cuda" and not gpu_count():
+        raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
+    device = ("cuda" if gpu_count() else "cpu") if device == "auto" else device
+    rates, path = calibration.calibrate(directory, device, minutes, click.echo)
+    click.echo(f"{rates.name}: rates written to {path}")
+
+
+@cli.command("status")
+@click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_scale
+@_folder
+def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory: Path) -> None:
+    """Say what of a sweep is done, running, failed and diverged, with what the logs of failed jobs said last.
+
+    Ends with exit code 1 where something failed.
+    """
+    import json
+
+    from mirrorsym.status import status_of, table
+
+    config = load(directory / "config", {"scale": scale})
+    for name in experiment_ids:
+        if name not in config.experiments:
+            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
+    found = status_of(config, directory, experiment_ids or tuple(config.experiments))
+    shown = [json.dumps([part.to_dict() for part in found], indent=1)] if as_json else table(found)
+    for line in shown:
+        click.echo(line)
+    if any(part.failures for part in found):
+        sys.exit(1)
+
+
 @cli.command("schema")
 def schema() -> None:
     """Print the JSON schema of the configuration."""
@@ -348,3 +406,15 @@ def job_cifar10(source: str, out: Path, log: Path) -> None:
         log.write_text(f"{error}\n")
         sys.exit(1)
     log.write_text(f"{out}: {wanted.label}\n")
+
+
+@job.command("steps")
+@click.argument("sizes", metavar="JSON")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+def job_steps(sizes: str, device: str) -> None:
+    """Time training steps of several sizes, for the calibration."""
+    import json
+
+    from mirrorsym.calibration import measure_steps
+
+    click.echo(json.dumps(measure_steps([tuple(size) for size in json.loads(sizes)], device)))

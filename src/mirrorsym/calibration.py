@@ -1,0 +1,490 @@
+"""Measure the rates of this machine: the workflow's own jobs, shortened, and training steps of several sizes.
+
+Jobs run as the workflow runs them: processes of one thread, as many at a time as there are cores. On a CPU the time of
+a job is what its core computed, the operating system's count for the process and its children. On a busy machine the
+seconds by the clock measure the others; the computed ones are the same, and with a core for each job both agree.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mirrorsym import costs, provenance
+from mirrorsym.config import Config, ConfigError, load, load_experiment
+from mirrorsym.experiments.base import Value
+from mirrorsym.points import Plan, Point, points_of
+from mirrorsym.rates import Arm, Rates, Speed, fit, published_peak, rates_file, write_rates
+
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""Snakemake sets these to a job's threads, one."""
+
+CPU_SIZES = ((8, 128, 2, 8), (64, 4, 1, 3))
+"""Width, batch size and two numbers of training steps on pictures of 32 by 32, beside those of the digits."""
+
+GPU_SIZES = ((64, 128, 20, 120),)
+"""The paper's network and batch."""
+
+EPOCHS = (1, 12)
+FIGURES = ("fig1", "fig5")
+"""Figures whose notebooks stand for all: the first draws no results, the second those of a fast experiment."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A shortened job: its command below ``mirrorsym job``, what it is of, and its work."""
+
+    name: str
+    arguments: list[str]
+    work: costs.Work | None = None
+
+
+class CalibrationError(RuntimeError):
+    """A job of the calibration failed; the message is one sentence for the user."""
+
+
+def calibrate(directory: Path, device: str, minutes: float, say: Callable[[str], None]) -> tuple[Rates, Path]:
+    """Measure the rates of this machine and write them to ``results/rates/``.
+
+    Args:
+        directory: the project's folder.
+        device: "cpu" or "cuda".
+        minutes: about how long it may take; the jobs are lengthened or shortened by it.
+        say: called with a line for each thing that is measured.
+
+    Raises:
+        ConfigError: if minutes is not above zero.
+        CalibrationError: if a job fails.
+        FileError: if the file of rates cannot be written.
+    """
+    if not 0 < minutes < 1000:
+        raise ConfigError(f"--minutes {minutes:g}: choose a number above 0 and below 1000")
+    measure = _gpu_rates if device == "cuda" else _cpu_rates
+    with tempfile.TemporaryDirectory(prefix="mirrorsym-") as scratch:
+        rates = measure(_Runner(directory.resolve(), Path(scratch)), minutes, say)
+    path = rates_file(directory, device)
+    write_rates(rates, path)
+    for line in training_lines(rates):
+        say(line)
+    return rates, path
+
+
+def training_lines(rates: Rates) -> list[str]:
+    """Return a line for each size of training steps: steps per second, and their share of the device's peak."""
+    lines = []
+    for arm, trained in rates.trainings.items():
+        for speed in trained.speeds:
+            seconds = speed.step_flop * speed.seconds_per_flop
+            reached = 1 / speed.seconds_per_flop
+            share = f", {100 * reached / rates.peak_flops:.1f} % of the peak" if rates.peak_flops else ""
+            work = f"{arm}: a step of {speed.step_flop / 1e9:.3g} GFLOP"
+            lines.append(f"{work}: {1 / seconds:.3g} steps/s, {reached / 1e9:.3g} GFLOP/s{share}")
+    return lines
+
+
+class _Runner:
+    """Runs jobs of the workflow in an empty project and takes their times."""
+
+    def __init__(self, directory: Path, scratch: Path) -> None:
+        self.directory, self.scratch = directory, scratch
+        self.cache = Path(os.environ.get("MIRRORSYM_CACHE", directory / "results" / ".cache")).resolve()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        (scratch / "results").mkdir()
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def run_all(self, jobs: Sequence[Timed]) -> list[float]:
+        """Run jobs, one for each core at a time; return the seconds that each computed.
+
+        Where others compute on the machine, jobs run twice and the lower number counts: in shared caches others cost
+        even the seconds that are computed.
+        """
+        pool = ThreadPoolExecutor(self.cores)
+        try:
+            rounds = [list(pool.map(lambda job: self.run(job)[0], jobs)) for _ in range(2 if self.busy() else 1)]
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one failed, or on ^C, the others need not start
+        return [min(seconds) for seconds in zip(*rounds, strict=True)]
+
+    def busy(self) -> bool:
+        """True where more processes wait for a core than there are cores."""
+        return os.getloadavg()[0] > self.cores + 1
+
+    def run(self, job: Timed) -> tuple[float, float, str]:
+        """Run one job; return the seconds that it computed, its seconds by the clock, and what it printed.
+
+        Raises:
+            CalibrationError: if it fails.
+        """
+        environment = {
+            **os.environ,
+            **dict.fromkeys(THREADS, "1"),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "MIRRORSYM_CACHE": str(self.cache),
+            "NUMBA_CACHE_DIR": str(self.cache / "numba"),
+            "MPLCONFIGDIR": str(self.cache / "matplotlib"),
+            "MIRRORSYM_PARENT": str(os.getpid()),
+        }
+        command = [sys.executable, "-m", "mirrorsym", "job", *job.arguments]
+        with tempfile.TemporaryFile(dir=self.scratch) as out:
+            began = time.perf_counter()
+            process = subprocess.Popen(command, cwd=self.scratch, env=environment, stdout=out, stderr=out)
+            try:
+                _, status, used = os.wait4(process.pid, 0)
+            except BaseException:
+                process.kill()
+                raise
+            process.returncode = os.waitstatus_to_exitcode(status)
+            clock = time.perf_counter() - began
+            out.seek(0)
+            said = out.read().decode(errors="replace")
+        if process.returncode != 0:
+            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it left no message")
+            raise CalibrationError(f"the job {job.name} of the calibration failed: {last.removeprefix('mirrorsym: ')}")
+        return used.ru_utime + used.ru_stime, clock, said
+
+    def compiled(self) -> set[Path]:
+        """The files of compiled code in the cache."""
+        return set((self.cache / "numba").rglob("*.nbc"))
+
+    def point(self, point: Point, number: int | str, device: str = "cpu") -> Timed:
+        """The workflow's job of a point, with the number of its result file."""
+        arguments = ["point", point.to_json(), "--out", f"{number}.nc", "--device", device]
+        return Timed(f"{point.experiment} {number}", arguments, costs.work_of(point))
+
+
+def _cpu_rates(runner: _Runner, minutes: float, say: Callable[[str], None]) -> Rates:
+    config = load(runner.directory / "config", {"scale": "quick"})
+    jobs = [runner.point(point, number) for number, point in enumerate(shortened_points(config, minutes))]
+    say(f"{len(jobs)} shortened jobs, {runner.cores} at a time")
+    compiled = runner.compiled()
+    seconds = runner.run_all(jobs)
+    if runner.compiled() != compiled:  # once a machine, not once a job: no part of the rates
+        say("kernels are compiled now; the same jobs again")
+        seconds = runner.run_all(jobs)
+    starts, terms = _fitted([job.work for job in jobs if job.work], seconds)
+    say(f"training steps of {1 + len(CPU_SIZES)} sizes, and the most that a core reaches")
+    trainings = _digits_speeds([job.work for job in jobs if job.work], seconds)
+    measured = _steps(runner, "cpu", CPU_SIZES, minutes)
+    for arm, speeds in measured["speeds"].items():
+        more = [Speed(step_flop=size, seconds_per_flop=time_) for size, time_, _ in speeds]
+        ordered = sorted([*trainings.pop(arm, []), *more], key=lambda speed: speed.step_flop)
+        trainings[arm] = ordered
+    say("collecting, and executing notebooks")
+    starts |= _collect_and_notebook(runner, config)
+    return Rates(
+        **_header("cpu", measured),
+        peak_flops=measured["peak"],
+        peak_source="measured: the fastest product of two float32 matrices on one core",
+        starts=starts,
+        terms=terms,
+        trainings={arm: Arm(speeds=speeds) for arm, speeds in trainings.items()},
+    )
+
+
+def _gpu_rates(runner: _Runner, minutes: float, say: Callable[[str], None]) -> Rates:
+    """Training steps of the paper's network on a GPU, by the clock, and the start-up of its trainings."""
+    config = load(runner.directory / "config", {"scale": "quick"})
+    say("training steps of the full ResNet18, plain and as products")
+    measured = _steps(runner, "cuda", GPU_SIZES, minutes)
+    trainings = {
+        arm: Arm(
+            speeds=[Speed(step_flop=size, seconds_per_flop=time_) for size, time_, _ in speeds],
+            evaluation=speeds[-1][2],
+        )
+        for arm, speeds in measured["speeds"].items()
+    }
+    starts = {}
+    for number, point in enumerate(_trainings(config, 1)):
+        say(f"start-up of {point.experiment}")
+        starts[point.module] = runner.run(runner.point(point, number, "cuda"))[1]
+    peak = published_peak(measured["name"])
+    return Rates(
+        **_header("cuda", measured),
+        peak_flops=peak,
+        peak_source="NVIDIA's data sheet, dense bfloat16 (V100: float16)" if peak else "",
+        starts=starts,
+        trainings=trainings,
+    )
+
+
+def _header(device: str, measured: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "device": device,
+        "name": measured["name"],
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "software": measured["software"],
+        "code_version": provenance.code_version(),
+    }
+
+
+def _fitted(works: list[costs.Work], seconds: list[float]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    starts, terms = {}, {}
+    for module in dict.fromkeys(work.module for work in works):
+        own = [(work, time_) for work, time_ in zip(works, seconds, strict=True) if work.module == module]
+        amounts = [{"flop": work.flop} if work.arm else work.amounts for work, _ in own]
+        starts[module], rates = fit(amounts, [time_ for _, time_ in own])
+        if not own[0][0].arm:
+            terms[module] = rates
+    return starts, terms
+
+
+def _digits_speeds(works: list[costs.Work], seconds: list[float]) -> dict[str, list[Speed]]:
+    """The speed of each arm's steps at the size of scale quick, from trainings of two lengths."""
+    found: dict[str, list[Speed]] = {}
+    for arm in ("vanilla", "dcs"):
+        own = [(work, time_) for work, time_ in zip(works, seconds, strict=True) if work.arm == arm]
+        if own:
+            _, rates = fit([{"flop": work.flop} for work, _ in own], [time_ for _, time_ in own])
+            speed = max(rates["flop"], 1e-15)
+            found[arm] = [Speed(step_flop=own[0][0].step_flop, seconds_per_flop=speed)]
+    return found
+
+
+def _steps(runner: _Runner, device: str, sizes: Sequence[tuple[int, int, int, int]], minutes: float) -> dict[str, Any]:
+    scaled = [
+        (width, batch, short, short + max(1, round((long - short) * minutes))) for width, batch, short, long in sizes
+    ]
+    said = runner.run(Timed("steps", ["steps", json.dumps(scaled), "--device", device]))[2]
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def measure_steps(sizes: Sequence[tuple[int, int, int, int]], device: str) -> dict[str, Any]:
+    """Time training steps and evaluations of ResNets on random pictures of 32 by 32, on this process's device.
+
+    Args:
+        sizes: width, batch size and two numbers of steps, whose difference is what counts.
+        device: "cpu" or "cuda".
+
+    Returns:
+        ``name`` and ``software``; ``peak``, the most that one core reaches in FLOP/s (0 on a GPU); and ``speeds``, for
+        each parameterization a list of (FLOPs of a step, seconds per FLOP, seconds per FLOP of an evaluation).
+    """
+    from mirrorsym.training import reproducible
+
+    with reproducible(device, 1):
+        speeds = {arm: [_step_speed(arm, *size, device) for size in sizes] for arm in ("vanilla", "dcs")}
+        peak = _matmul_peak() if device == "cpu" else 0.0
+    return {"name": provenance.device(device), "software": provenance.software(), "peak": peak, "speeds": speeds}
+
+
+def _step_speed(arm: str, width: int, batch: int, short: int, long: int, device: str) -> tuple[float, float, float]:
+    import numpy as np
+
+    from mirrorsym.data.images import Images
+    from mirrorsym.experiments.dcs_resnet import DcsResnetSettings, build
+    from mirrorsym.training import Pictures, accuracy
+
+    shape, clock = (3, 32, 32), time.process_time if device == "cpu" else time.perf_counter
+    random = np.random.default_rng(0)
+    tested = 20 * batch if device != "cpu" else batch
+
+    def images(count: int) -> Images:
+        train, test = (random.integers(0, 256, (n, *shape), np.uint8) for n in (count * batch, tested))
+        labels = np.arange(count * batch) % 10, np.arange(tested) % 10
+        return Images(train, labels[0].astype(np.int64), test, labels[1].astype(np.int64), "random pictures")
+
+    def seconds(steps: int) -> float:
+        settings = DcsResnetSettings(width=width, epochs=1, batch_size=batch)
+        pictures = Pictures(images(steps), device)
+        began = clock()
+        _train(network, pictures, settings, device)
+        return clock() - began
+
+    settings = DcsResnetSettings(width=width, epochs=1, batch_size=batch)
+    network = build(settings, arm, shape[0], 10).to(device)
+    seconds(short)  # the first steps choose algorithms and fill caches
+    step = (seconds(long) - seconds(short)) / (long - short)
+    forward = costs.forward_flop(width, 1, shape)
+    pictures = Pictures(images(1), device)
+    accuracy(network, pictures)
+    began = clock()
+    accuracy(network, pictures)
+    evaluation = (clock() - began) / (forward * tested)
+    flop = (1 + costs.BACKWARD) * forward * batch
+    return flop, max(step, 1e-9) / flop, evaluation
+
+
+def _train(network: Any, pictures: Any, settings: Any, device: str) -> None:
+    from mirrorsym.experiments.base import Context
+    from mirrorsym.training import train
+
+    train(network, pictures, settings, 0.0, "calibration", 0, Context(device=device))
+
+
+def _matmul_peak(size: int = 1024, repeats: int = 5) -> float:
+    """The most FLOP/s of a product of two float32 matrices on one thread."""
+    import torch
+
+    a, b = torch.rand(2, size, size)
+    best = float("inf")
+    for _ in range(repeats + 1):
+        began = time.process_time()
+        torch.mm(a, b)
+        best = min(best, time.process_time() - began)
+    return 2 * size**3 / best
+
+
+def shortened_points(config: Config, minutes: float = 1.0) -> list[Point]:
+    """Return short jobs of each module of a configuration, as many as tell its start-up and its terms apart.
+
+    They are blocks of the configured sweeps with fewer steps, so that the runs which diverge are among them.
+    """
+    found: list[Point] = []
+    for module, vary in _VARIATIONS.items():
+        point = _reference(config, module)
+        if point is not None:
+            found += [_checked(varied) for varied in vary(point, lambda steps: max(2, round(steps * minutes)))]
+    if (point := _reference(config, "plasticity", precision="float64")) is not None:
+        found.append(_checked(_with(point, {"tasks": 5, "steps": max(2, round(25_000 * minutes))})))
+    return found + [point for epochs in EPOCHS for point in _trainings(config, max(1, round(epochs * minutes)))]
+
+
+def _reference(config: Config, module: str, **grid: Value) -> Point | None:
+    """The first job of the first experiment of a module, with these values on its axes."""
+    for name in config.experiments:
+        if config.module_of(name) == module:
+            for point in points_of(config, name):
+                if all(value in point.grid[axis] for axis, value in grid.items()):
+                    return point
+    return None
+
+
+def _trainings(config: Config, epochs: int) -> list[Point]:
+    """A training on digits of each module, its network that of scale quick; of the arms the products."""
+    changed: dict[str, Any] = {
+        "dataset": "digits", "width": 8, "stem_stride": 2, "epochs": epochs, "crop_padding": 0, "flip": False,
+    }  # fmt: skip
+    points = [_reference(config, "homogeneity"), _reference(config, "dcs_resnet", parameterization="dcs")]
+    return [_checked(replace(_with(point, changed), data=None)) for point in points if point is not None]
+
+
+def _with(point: Point, settings: Mapping[str, Any], **grid: Sequence[Value]) -> Point:
+    return replace(point, settings={**point.settings, **settings}, grid={**point.grid, **grid})
+
+
+def _checked(point: Point) -> Point:
+    """The point with its settings validated, in the form that a job reads."""
+    settings = load_experiment(point.module).settings.model_validate(point.settings)
+    return replace(point, settings=settings.model_dump(mode="json"))
+
+
+_Lengthen = Callable[[int], int]
+
+
+def _sparsity(point: Point, steps: _Lengthen) -> list[Point]:
+    one = {"noise_std": point.grid["noise_std"][-1:], "learning_rate": point.grid["learning_rate"][:1]}
+    return [
+        _with(point, {"steps": 100}),
+        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"], **one),
+        _with(point, {"steps": steps(300_000)}, parameterization=["vanilla"]),
+        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"]),
+    ]
+
+
+def _sparsity_batch(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {"steps": count}) for count in (100, steps(50_000))]
+
+
+def _matrix_factorization(point: Point, steps: _Lengthen) -> list[Point]:
+    one = {"signal": point.grid["signal"][:1], "learning_rate": point.grid["learning_rate"][:1]}
+    return [
+        _with(point, {"measured_steps": [0, 16]}, **one),
+        _with(point, {"measured_steps": [0, 16, 32]}),
+        _with(point, {"measured_steps": [steps(40_000)]}, signal=point.grid["signal"][2:3]),
+    ]
+
+
+def _plasticity(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {"tasks": tasks, "steps": count}) for tasks, count in ((1, 50), (3, steps(25_000)))]
+
+
+def _regularized_factorization(point: Point, steps: _Lengthen) -> list[Point]:
+    first = point.grid["weight_decay"][:1]
+    return [
+        _with(point, {"max_steps": 50}, weight_decay=first),
+        _with(point, {"max_steps": steps(10_000)}, weight_decay=first),
+        _with(point, {"max_steps": 50}),
+    ]
+
+
+def _factorization_stability(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {"steps": count}) for count in (20, steps(400))]
+
+
+def _stationary_conditions(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {"steps": count}) for count in (20, steps(4_000))]
+
+
+def _hessian_structure(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {"steps": count}) for count in (20, steps(500))]
+
+
+def _attention(point: Point, steps: _Lengthen) -> list[Point]:
+    def measured(count: int) -> int:
+        return max(1, round(count / 50)) * 50
+
+    decay = {"weight_decay": point.grid["weight_decay"][-1:]}
+    short, one, two = (measured(count) for count in (50, steps(1500), steps(300)))
+    return [
+        _with(point, {"points": [50, 50], "steps": [50, 50]}, layers=[1.0], **decay),
+        _with(point, {"points": [500, 50], "steps": [one, short]}, layers=[1.0], **decay),
+        _with(point, {"points": [50, 100], "steps": [short, two]}, layers=[2.0], **decay),
+    ]
+
+
+_VARIATIONS: dict[str, Callable[[Point, _Lengthen], list[Point]]] = {
+    "sparsity": _sparsity,
+    "sparsity_batch": _sparsity_batch,
+    "matrix_factorization": _matrix_factorization,
+    "plasticity": _plasticity,
+    "regularized_factorization": _regularized_factorization,
+    "factorization_stability": _factorization_stability,
+    "stationary_conditions": _stationary_conditions,
+    "hessian_structure": _hessian_structure,
+    "attention": _attention,
+}
+
+
+def _collect_and_notebook(runner: _Runner, config: Config) -> dict[str, float]:
+    """Seconds of a collection and of a notebook, from the points and the figure of a small experiment."""
+    tiny = load(runner.directory / "config", {"scale": "tiny"})
+    name = next((name for name in tiny.experiments if tiny.module_of(name) == "stationary_conditions"), None)
+    if name is None or not set(FIGURES) <= set(config.figures):
+        return {}
+    plan = Plan.of(tiny, name)
+    (runner.scratch / "plan.json").write_text(plan.to_json())
+    for point in plan.points():
+        job = runner.point(point, "")
+        runner.run(replace(job, arguments=[*job.arguments[:2], "--out", f"results/points/{point.name}"]))
+    out = f"results/tiny/{name}.nc"
+    collected, _, _ = runner.run(Timed("collect", ["collect", "plan.json", "--out", out]))
+    jobs = []
+    for figure in FIGURES:
+        notebook = str(runner.directory / "notebooks" / f"{figure}.ipynb")
+        folders = [
+            "--results",
+            "results/tiny",
+            "--figures",
+            f"figures/{figure}",
+            "--executed",
+            f"executed/{figure}.ipynb",
+        ]
+        jobs.append(Timed(figure, ["notebook", notebook, *folders, "--expect", f"{figure}.pdf"]))
+    return {"collect": collected, "notebook": sum(runner.run_all(jobs)) / len(jobs)}

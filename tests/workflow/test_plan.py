@@ -1,0 +1,58 @@
+"""The forecast of the scale quick against the benchmark files that a run of it left."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from project import ROOT
+
+from mirrorsym.benchmarks import busy_seconds
+from mirrorsym.calibration import calibrate
+from mirrorsym.config import load
+from mirrorsym.planning import COLLECT, FIGURES, forecast
+from mirrorsym.points import points_of
+
+TOLERANCE = 0.3
+
+
+def benchmarked() -> dict[str, float]:
+    """The seconds that cores computed for each row of the plan, from the benchmark files of this project's run."""
+    config, benchmarks = load(ROOT / "config", {"scale": "quick"}), ROOT / "results" / "benchmarks"
+    files = {
+        name: [benchmarks / "points" / point.name.with_suffix(".tsv") for point in points_of(config, name)]
+        for name in config.experiments
+    }
+    files[COLLECT] = [benchmarks / "quick" / f"collect_{name}.tsv" for name in config.experiments]
+    files[FIGURES] = [benchmarks / "quick" / f"{name}.tsv" for name in config.figures]
+    found = {name: [busy_seconds(path) for path in paths] for name, paths in files.items()}
+    missing = [name for name, seconds in found.items() if None in seconds]
+    if missing:
+        pytest.skip(f"make quick has not run here: there are no benchmark files of {', '.join(missing)}")
+    return {name: sum(value for value in seconds if value) for name, seconds in found.items()}
+
+
+@pytest.mark.timeout(1800)
+def test_the_forecast_of_quick_is_within_30_percent_of_its_benchmark_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides are the seconds that cores computed: on a busy machine the clock would measure the others.
+
+    A calibration of this machine, by the jobs that the workflow runs, has to foretell the whole run; single experiments
+    are printed. Only rates are taken from it: in the folder of the test there is no benchmark file to copy from.
+    """
+    expected = benchmarked()
+    for part in ("config", "notebooks"):
+        shutil.copytree(ROOT / part, tmp_path / part)
+    monkeypatch.setenv("MIRRORSYM_CACHE", str(ROOT / "results" / ".cache"))
+    calibrate(tmp_path, "cpu", 1.0, print)
+    plan = forecast(load(tmp_path / "config", {"scale": "quick"}), tmp_path)
+    rows = {row.name: row.seconds or 0.0 for row in plan.rows}
+    assert all(row.source == "rates" for row in plan.rows)
+    assert set(rows) == set(expected)
+    for name, seconds in rows.items():
+        print(
+            f"{name:<28} forecast {seconds:8.1f} s  measured {expected[name]:8.1f} s  {seconds / expected[name]:5.2f}"
+        )
+    assert plan.total("seconds") == pytest.approx(sum(expected.values()), rel=TOLERANCE)
