@@ -23,7 +23,7 @@ test: $(INSTALLED) lint  ## lint and run all tests
 	$(BIN)/python -m pytest
 
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, and its faults
-	$(BIN)/python -m pytest tests/cluster tests/faults
+	$(BIN)/python -m pytest tests/cluster tests/faults tests/forecast
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

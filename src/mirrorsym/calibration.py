@@ -449,6 +449,10 @@ def _attention(point: Point, steps: _Lengthen) -> list[Point]:
     ]
 
 
+def _theory_checks(point: Point, steps: _Lengthen) -> list[Point]:
+    return [_with(point, {}, check=point.grid["check"][:1]), point]
+
+
 _VARIATIONS: dict[str, Callable[[Point, _Lengthen], list[Point]]] = {
     "sparsity": _sparsity,
     "sparsity_batch": _sparsity_batch,
@@ -459,6 +463,7 @@ _VARIATIONS: dict[str, Callable[[Point, _Lengthen], list[Point]]] = {
     "stationary_conditions": _stationary_conditions,
     "hessian_structure": _hessian_structure,
     "attention": _attention,
+    "theory_checks": _theory_checks,
 }
 
 

@@ -205,6 +205,11 @@ def _attention(settings: dict[str, Any], point: Point) -> dict[str, float]:
     return amounts
 
 
+def _theory_checks(settings: dict[str, Any], point: Point) -> dict[str, float]:
+    """Checks, of an average cost: their list is always run whole."""
+    return {"checks": float(_runs(point))}
+
+
 AMOUNTS: dict[str, Callable[[dict[str, Any], Point], dict[str, float]]] = {
     "sparsity": _sparsity,
     "sparsity_batch": _sparsity_batch,
@@ -215,6 +220,7 @@ AMOUNTS: dict[str, Callable[[dict[str, Any], Point], dict[str, float]]] = {
     "stationary_conditions": _stationary_conditions,
     "hessian_structure": _hessian_structure,
     "attention": _attention,
+    "theory_checks": _theory_checks,
 }
 """Each simulation's terms. A term that a point does not have is there with 0, so that rates are always complete."""
 

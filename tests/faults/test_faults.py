@@ -122,7 +122,11 @@ def test_two_workflows_in_one_folder(project: Project, calm: Project) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("jump", ["-3d", "+3d"])
 def test_a_clock_that_jumps(project: Project, calm: Project, tmp_path: Path, jump: str) -> None:
-    """The wall clock jumps by three days while the training runs; a second run finds nothing to train."""
+    """The wall clock jumps by three days while the training runs.
+
+    Where it jumped back, Snakemake says that the result is older than its code and removes it; with the clock set right
+    the same command goes on. Results with times of the past are no reason to train again.
+    """
     if not FAKETIME:
         pytest.skip("libfaketime is not installed (Debian: faketime)")
     clock = tmp_path / "clock"
@@ -132,13 +136,17 @@ def test_a_clock_that_jumps(project: Project, calm: Project, tmp_path: Path, jum
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
     }
     run = Run(project, "--retries", "0", **fake)
     until("a checkpoint", lambda: checkpoints(project, "faulty", 0))
     clock.write_text(f"{jump}\n")
-    assert run.wait() == 0, run.text()[-2000:]
+    if run.wait():
+        assert jump.startswith("-")
+        assert "has older modification time" in run.text(), run.text()[-2000:]
+        project.snakemake()
     assert_same(project, calm)
-    assert "train_faulty" not in project.planned()
+    assert project.planned() == {}
     for path in (project.folder / "results/points").rglob("*.nc"):
         os.utime(path, (time.time() - 3 * 86400,) * 2)
     assert "train_faulty" not in project.planned()
