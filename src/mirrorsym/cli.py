@@ -224,6 +224,16 @@ def trace_figure(figure: str, scale: str, directory: Path) -> None:
     click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
 
 
+@cli.command("results")
+@_scale
+@_folder
+def results(scale: str, directory: Path) -> None:
+    """Write docs/results.md: the trainings of a scale beside what the paper reports."""
+    from mirrorsym.measured import write_page
+
+    click.echo(f"written to {write_page(load(directory / 'config', {'scale': scale}), directory)}")
+
+
 @cli.command("plan")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")

@@ -1,0 +1,198 @@
+"""docs/results.md: the trainings of a scale, with what made them, beside what the paper reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mirrorsym import measures, store
+from mirrorsym.config import Config
+from mirrorsym.experiments.base import FINISHED
+from mirrorsym.files import FileError, write_atomically
+from mirrorsym.formatting import duration, number, setting
+from mirrorsym.gallery import shrunk
+from mirrorsym.headlines import over_seeds
+from mirrorsym.planning import forecast, table
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FIGURES = ("fig3_right", "fig6", "fig7")
+EXPERIMENTS = ("homogeneity", "dcs_resnet")
+CLOSE = 0.1
+"""Distance in weight, relative to the norms, under which two neurons count as the same."""
+PAPER = {
+    "homogeneity": "The paper (Figures 3 right and 6; a full ResNet18, 100 epochs) shows matrices and no numbers: "
+    "homogeneous blocks at weight decay 0.001, rare without decay, alike before and after the activation.",
+    "dcs_resnet": "The paper (Figure 7; a full ResNet18, 200 epochs, decay 5e-4) reports about 93 % for both, DCS a "
+    "little higher, parameters that can be set to zero where they are below 1e-6, a similar time, twice the memory at "
+    "batch 1 and under 10 % more at batch 128.",
+}
+
+
+def write_page(config: Config, directory: Path) -> Path:
+    """Write ``docs/results.md`` and its pictures from a scale's results and return its path.
+
+    Raises:
+        FileError: if a result file or a figure is missing, or a file cannot be written.
+    """
+    results, docs = directory / "results" / config.scale, directory / "docs"
+    data = {name: _read(results / f"{name}.nc") for name in EXPERIMENTS}
+    lines = [
+        f"# Measured: the trainings at scale `{config.scale}`",
+        "",
+        f"Made by `mirrorsym results --scale {config.scale}` from result files; no number is typed. Medians over "
+        "seeds, with the range in brackets. The paper's statements are in our words.",
+        "",
+        *_provenance(data),
+        *_section(
+            "homogeneity", "Figures 3 (right) and 6: neurons become alike", homogeneity_rows(data["homogeneity"])
+        ),
+        *_section("dcs_resnet", "Figure 7: every parameter as a product", dcs_rows(data["dcs_resnet"])),
+    ]
+    for figure in FIGURES:
+        source = directory / "paper" / "figures" / config.scale / f"{figure}.png"
+        if not source.is_file():
+            raise FileError(f"{source} is missing; make it with snakemake")
+        write_atomically(docs / "results" / f"{figure}.png", shrunk(source))
+        lines += [f"![{figure} at scale {config.scale}](results/{figure}.png)", ""]
+    lines += [*_verdicts(results / "claims.json"), *_cost(config, directory)]
+    write_atomically(docs / "results.md", "\n".join(lines).rstrip() + "\n")
+    return docs / "results.md"
+
+
+def homogeneity_rows(data: xr.Dataset) -> list[list[str]]:
+    """Return the table of the homogeneity experiment, its head first: a column for the start, then one a decay.
+
+    Args:
+        data: the result file.
+    """
+    finished = data.where(data["status"] == FINISHED)
+    decays = data["weight_decay"].values
+
+    def row(what: str, measure: Callable[[np.ndarray], float], variable: str, scale: float = 1.0) -> list[str]:
+        at_start = _each(measure, finished.isel(weight_decay=0)[f"initial_{variable}"])
+        ends = [over_seeds(_each(measure, finished[variable].sel(weight_decay=decay)), scale=scale) for decay in decays]
+        return [what, over_seeds(at_start, scale=scale), *ends]
+
+    accuracy = [over_seeds(finished["test_accuracy"].sel(weight_decay=decay), scale=100) for decay in decays]
+    return [
+        ["", "at the start", *(f"decay {setting(float(decay))}" for decay in decays)],
+        ["test accuracy, %", "", *accuracy],
+        row("pairs correlated above 0.95 before the activation, %", measures.homogeneous_pairs, "correlation_pre", 100),
+        row("the same after it, %", measures.homogeneous_pairs, "correlation_post", 100),
+        row("groups of neurons before the activation", measures.clusters, "correlation_pre"),
+        row("constant neurons before the activation", _constant, "correlation_pre"),
+        row(f"pairs closer than {number(CLOSE)} in weight, %", _close, "weight_distance", 100),
+    ]
+
+
+def dcs_rows(data: xr.Dataset) -> list[list[str]]:
+    """Return the table of the DCS experiment, its head first: a column for each parameterization.
+
+    Args:
+        data: the result file.
+    """
+    finished = data.where(data["status"] == FINISHED)
+    arms = [str(name) for name in data["parameterization"].values]
+
+    def row(what: str, values: xr.DataArray, scale: float = 1.0) -> list[str]:
+        return [what, *(over_seeds(values.sel(parameterization=arm), scale=scale) for arm in arms)]
+
+    last = finished.isel(epoch=-1)
+    return [
+        ["", *({"vanilla": "plain", "dcs": "w⊙u"}[arm] for arm in arms)],
+        row("test accuracy, %", last["test_accuracy"], 100),
+        row("the same with parameters below 1e-6 set to zero, %", finished["pruned_test_accuracy"], 100),
+        row("parameters below 1e-6, %", last["sparsity"], 100),
+        row("seconds of an epoch's steps", finished["epoch_seconds"].isel(epoch=slice(1, None)).mean("epoch")),
+        *(
+            row(f"peak memory at batch {int(size)}, MB", finished["peak_memory"].sel(batch_size=size), 1e-6)
+            for size in data["batch_size"].values
+        ),
+    ]
+
+
+def _each(measure: Callable[[np.ndarray], float], matrices: xr.DataArray) -> xr.DataArray:
+    """Apply a measure to the matrix of each seed; NaN where a run did not finish."""
+    import xarray as xr
+
+    found = [measure(matrix) if np.isfinite(matrix).any() else np.nan for matrix in matrices.values]
+    return xr.DataArray(np.array(found, float), dims="seed")
+
+
+def _constant(correlations: np.ndarray) -> float:
+    return float(np.isnan(np.diagonal(correlations)).sum())
+
+
+def _close(distances: np.ndarray) -> float:
+    return float((distances[np.triu_indices(len(distances), k=1)] < CLOSE).mean())
+
+
+def _read(path: Path) -> xr.Dataset:
+    if not path.is_file():
+        raise FileError(f"{path} is missing; make it with snakemake")
+    return store.read(path)
+
+
+def _provenance(data: dict[str, xr.Dataset]) -> list[str]:
+    lines = []
+    for name, dataset in data.items():
+        chosen = json.loads(dataset.attrs["settings"])
+        listed = ", ".join(f"{key} {setting(value)}" for key, value in chosen.items())
+        note = dataset.attrs["scale_note"] or dataset.attrs["scale"]
+        lines += [
+            f"- `{name}` ({note}; {dataset.sizes['seed']} seeds): {listed}",
+            f"  - data: {dataset.attrs['data_source']}",
+            f"  - device: {dataset.attrs['device']}; code {dataset.attrs['code_version']}",
+            f"  - {dataset.attrs['software']}",
+        ]
+    return [*lines, ""]
+
+
+def _section(name: str, title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *body = rows
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
+    return [f"## {title}", "", PAPER[name], "", *lines, ""]
+
+
+def _verdicts(path: Path) -> list[str]:
+    """The verdicts on the claims that rest on the trainings."""
+    if not path.is_file():
+        raise FileError(f"{path} is missing; make it with snakemake")
+    judged = [claim for claim in json.loads(path.read_text())["claims"] if set(claim["experiments"]) & set(EXPERIMENTS)]
+    lines = [f"- **{claim['verdict']}**: {claim['statement']} ({claim['place']}) {claim['reason']}" for claim in judged]
+    return ["## What these data say of the paper's claims", "", *lines, ""]
+
+
+def _cost(config: Config, directory: Path) -> list[str]:
+    """What it took here, and the plan of the scale paper."""
+    from mirrorsym.benchmarks import busy_seconds
+    from mirrorsym.config import load
+    from mirrorsym.points import points_of
+
+    spent = []
+    for name in EXPERIMENTS:
+        files = [
+            directory / "results/benchmarks/points" / point.name.with_suffix(".tsv")
+            for point in points_of(config, name)
+        ]
+        known = [seconds for seconds in map(busy_seconds, files) if seconds]
+        if known:
+            spent.append(f"`{name}`: {len(known)} trainings, {duration(sum(known))} of one core")
+    paper = forecast(load(directory / "config", {"scale": "paper"}), directory)
+    return [
+        "## Cost",
+        "",
+        *([f"Computed here: {'; '.join(spent)}.", ""] if spent else []),
+        "The scale `paper`, by `mirrorsym plan --scale paper`:",
+        "",
+        "```",
+        *table(paper),
+        "```",
+        "",
+    ]
