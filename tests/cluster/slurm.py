@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -201,20 +201,30 @@ class Slurm:
 
 
 def require_programs() -> None:
-    """Install Debian's packages where a program is missing and they may be installed.
+    """Install SLURM where a program is missing and it may be installed.
 
     Raises:
-        Unavailable: if they may not.
+        Unavailable: if it may not.
     """
-    if all(map(_which, PROGRAMS)):
-        return
+    if not all(map(_which, PROGRAMS)):
+        install(PACKAGES)
+    if not all(map(_which, PROGRAMS)):
+        raise Unavailable(f"{', '.join(PACKAGES)} are installed, and some of {', '.join(PROGRAMS)} are missing")
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install Debian's packages.
+
+    Raises:
+        Unavailable: if that is not possible on this machine.
+    """
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Unavailable(f"SLURM is not installed, and only root on Debian may install {', '.join(PACKAGES)}")
+        raise Unavailable(f"only root on Debian may install {', '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True)
-    if done.returncode or not all(map(_which, PROGRAMS)):
-        raise Unavailable(f"apt-get cannot install {', '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
+    if done.returncode:
+        raise Unavailable(f"apt-get cannot install {', '.join(packages)}: {done.stderr.strip()[-200:]}")
 
 
 def node_state() -> str:

@@ -14,8 +14,18 @@ import pytest
 import xarray as xr
 from project import Project
 from runs import Run, checkpoints, process_of, until
+from slurm import Unavailable, install
 
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+def faketime() -> Path:
+    """Return the library that fakes a process's clock; install it where it is missing, or skip."""
+    if not (found := sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))):
+        try:
+            install(["faketime"])
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return found[0]
 
 
 def assert_same(project: Project, calm: Project) -> None:
@@ -127,12 +137,10 @@ def test_a_clock_that_jumps(project: Project, calm: Project, tmp_path: Path, jum
     Where it jumped back, Snakemake says that the result is older than its code and removes it; with the clock set right
     the same command goes on. Results with times of the past are no reason to train again.
     """
-    if not FAKETIME:
-        pytest.skip("libfaketime is not installed (Debian: faketime)")
     clock = tmp_path / "clock"
     clock.write_text("+0\n")
     fake = {
-        "LD_PRELOAD": str(FAKETIME[0]),
+        "LD_PRELOAD": str(faketime()),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
