@@ -347,11 +347,13 @@ def job() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--device", default="auto")
 @click.option("--checkpoint-seconds", type=float, default=300.0)
-@click.option("--walltime", type=float, help="Seconds that the cluster gives to this job.")
-def job_point(point: str, out: Path, device: str, checkpoint_seconds: float, walltime: float | None) -> None:
+@click.option("--minutes", type=float, default=0.0, help="The time that the job asked for.")
+@click.option("--cluster", is_flag=True, help="The job ends when its time is over.")
+def job_point(point: str, out: Path, device: str, checkpoint_seconds: float, minutes: float, cluster: bool) -> None:
     """Run one point of the sweep."""
     from mirrorsym.runner import run_point
 
+    walltime = 60 * minutes if cluster else None
     run_point(Point.from_json(point), Path("results"), Path("data"), out, device, checkpoint_seconds, walltime)
 
 

@@ -43,13 +43,11 @@ def training_rule(name, plan, points):
             ].to_json(),
             device=CONFIG.device,
             seconds=60 * CONFIG.checkpoint_minutes,
-            walltime=lambda wildcards, resources: (
-                "" if workflow.is_main_process else f"--walltime {60 * resources.runtime}"
-            ),
+            where="" if workflow.is_main_process else "--cluster",
         message:
             f"{name}: {{wildcards}}"
         shell:
-            "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} {params.walltime} > {log} 2>&1"
+            "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} --minutes {resources.runtime} {params.where} > {log} 2>&1"
 
 
 for name, plan in PLANS.items():
