@@ -30,7 +30,7 @@ rule train:
     log:
         "{number}.log",
     resources:
-        mem_mb=400,
+        mem_mb=300,
         runtime=5,
     shell:
         "echo {wildcards.number} > {output} 2> {log}"
@@ -90,7 +90,8 @@ def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: 
     assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(120)] == [str(n) for n in range(120)]
     tasks = [job for job in jobs() if job["JobID"].partition("_")[2].isdecimal()]
     assert len(tasks) == 120
-    assert len({job["JobID"].partition("_")[0] for job in tasks}) == 1
+    assert len({job["JobID"].partition("_")[0] for job in tasks}) == 4  # of thirty tasks each
+    assert {job["State"] for job in tasks} == {"COMPLETED"}
 
 
 @pytest.mark.timeout(300)
