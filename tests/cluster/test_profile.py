@@ -21,7 +21,7 @@ TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "ma
 ARRAY = """
 rule all:
     input:
-        expand("{number}.txt", number=range(120)),
+        expand("{number}.txt", number=range(105)),
 
 
 rule train:
@@ -87,9 +87,9 @@ def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: 
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
     run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
     assert run.wait(560) == 0, run.text()[-3000:]
-    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(120)] == [str(n) for n in range(120)]
+    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(105)] == [str(n) for n in range(105)]
     tasks = [job for job in jobs() if job["JobID"].partition("_")[2].isdecimal()]
-    assert len(tasks) == 120
+    assert len(tasks) == 105
     assert len({job["JobID"].partition("_")[0] for job in tasks}) == 4  # of thirty tasks each
     assert {job["State"] for job in tasks} == {"COMPLETED"}
 
