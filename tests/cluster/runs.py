@@ -39,6 +39,7 @@ class Run:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
             )
 
     def wait(self, seconds: float = 240) -> int:
@@ -59,6 +60,11 @@ class Run:
         with contextlib.suppress(ProcessLookupError):
             self.send(signal.SIGKILL)
         self.process.wait()
+
+
+def _hear_ctrl_c() -> None:
+    """A command that a shell started in the background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(what: str, true: Callable[[], Any], seconds: float = 120) -> Any:
