@@ -42,7 +42,7 @@ class Run:
                 preexec_fn=_hear_ctrl_c,
             )
 
-    def wait(self, seconds: float = 240) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Return the exit code."""
         try:
             return self.process.wait(seconds)
@@ -67,7 +67,7 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 120) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 300) -> Any:
     """Wait for something and return it."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

@@ -59,7 +59,7 @@ def fill(folder: Path, leave: int) -> Path:
     return filler
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("at", "kilobytes"), [("a checkpoint", 300), ("the result", 200)])
 def test_a_full_disk(project: Project, calm: Project, small_results: Path, at: str, kilobytes: int) -> None:
     cache = {"MIRRORSYM_CACHE": str(project.folder / ".cache")}
@@ -76,7 +76,7 @@ def test_a_full_disk(project: Project, calm: Project, small_results: Path, at: s
     assert_same(project, calm)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_results_folder_that_cannot_be_written(project: Project, calm: Project) -> None:
     results = project.folder / "results"
     results.mkdir()
@@ -92,7 +92,7 @@ def test_a_results_folder_that_cannot_be_written(project: Project, calm: Project
     assert_same(project, calm)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_job_killed_with_a_corrupt_checkpoint(project: Project, calm: Project) -> None:
     run = Run(project, "--retries", "1")
     until("two checkpoints", lambda: len(checkpoints(project, "faulty", 0)) == 2)
@@ -105,7 +105,7 @@ def test_a_job_killed_with_a_corrupt_checkpoint(project: Project, calm: Project)
     assert_same(project, calm)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_a_truncated_point(project: Project, calm: Project) -> None:
     shutil.copytree(calm.folder / "results", project.folder / "results", dirs_exist_ok=True)
     shutil.copytree(calm.folder / ".snakemake", project.folder / ".snakemake", dirs_exist_ok=True)
@@ -118,7 +118,7 @@ def test_a_truncated_point(project: Project, calm: Project) -> None:
     assert_same(project, calm)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 def test_two_workflows_in_one_folder(project: Project, calm: Project) -> None:
     first = Run(project, "--retries", "0")
     until("the first one's checkpoint", lambda: checkpoints(project, "faulty", 0))
@@ -129,7 +129,7 @@ def test_two_workflows_in_one_folder(project: Project, calm: Project) -> None:
     assert_same(project, calm)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("jump", ["-3d", "+3d"])
 def test_a_clock_that_jumps(project: Project, calm: Project, tmp_path: Path, jump: str) -> None:
     """The wall clock jumps by three days while the training runs.
