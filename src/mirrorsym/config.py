@@ -176,7 +176,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     scale = str(overrides.get("scale", base.get("scale", "quick")))
     if scale not in SCALES:
         raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
-    base = {**base, "cluster": _read_yaml(folder / "cluster.yaml")}
+    base = {"cluster": _read_yaml(folder / "cluster.yaml"), **base}
     merged = merge(merge(base, _read_yaml(folder / "scales" / f"{scale}.yaml")), overrides)
     try:
         config = Config.model_validate(merge(merged, _from_environment()))
