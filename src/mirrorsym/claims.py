@@ -16,26 +16,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from mirrorsym.files import FileError
+from mirrorsym.config import describe, read_yaml
+from mirrorsym.verdicts import (
+    LIMITED,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    VERDICTS,
+    ClaimError,
+    JudgedClaim,
+    JudgedControl,
+    Verdicts,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every process of the workflow reads the file
-SUPPORTED = "supported"
-LIMITED = "supported with limits"
-NOT_SUPPORTED = "not supported"
-UNDECIDED = "not decidable at this scale"
-VERDICTS = (SUPPORTED, LIMITED, NOT_SUPPORTED, UNDECIDED)
-
-
-class ClaimError(ValueError):
-    """claims.yaml or claims.json cannot be used; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -195,15 +195,9 @@ def load_claims(path: Path) -> list[Claim]:
 
     Raises:
         ClaimError: with one sentence that names the claim, the field and what is wrong.
+        ConfigError: if the file is missing or holds no list.
     """
-    try:
-        content = yaml.load(path.read_text(), Loader=_LOADER)
-    except FileNotFoundError:
-        raise ClaimError(f"{path} is missing; run in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ClaimError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, list):
-        raise ClaimError(f"{path} should hold a list of claims, not {type(content).__name__}")
+    content = read_yaml(path, list)
     claims = [_validated(entry, number, path) for number, entry in enumerate(content, start=1)]
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
@@ -218,8 +212,6 @@ def claimed_experiments(claims: Iterable[Claim], configured: Iterable[str]) -> l
 
 
 def _validated(entry: Any, number: int, path: Path) -> Claim:
-    from mirrorsym.config import describe
-
     known = isinstance(entry, dict) and isinstance(entry.get("id"), str)
     where = f"{path}: claim {entry['id'] if known else number}"
     if not isinstance(entry, dict):
@@ -356,7 +348,7 @@ def _about(control: Control, measured: Measured) -> str:
     return f"control “{control.statement.rstrip('.')}” gives {measured}, {control.passes.text} passes"
 
 
-def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: str) -> dict[str, Any]:
+def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: str) -> Verdicts:
     """Return the content of ``claims.json``.
 
     Args:
@@ -367,54 +359,54 @@ def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: s
     Raises:
         ClaimError: if a statistic is unknown or its arguments do not fit.
     """
-    entries = [_entry(claim, results, scale) for claim in claims]
+    judged = [_judged(claim, results, scale) for claim in claims]
     notes = {name: str(data.attrs.get("scale_note", "")) for name, data in sorted(results.items())}
-    return {
-        "scale": scale,
-        "claims": entries,
-        "verdicts": {verdict: sum(entry["verdict"] == verdict for entry in entries) for verdict in VERDICTS},
-        "sources": {name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
-        "notes": {name: note for name, note in notes.items() if note},
-    }
+    return Verdicts(
+        scale=scale,
+        claims=judged,
+        verdicts={verdict: sum(claim.verdict == verdict for claim in judged) for verdict in VERDICTS},
+        sources={name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
+        notes={name: note for name, note in notes.items() if note},
+    )
 
 
-def _entry(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> dict[str, Any]:
+def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> JudgedClaim:
     measured = _measure(claim.statistic, results)
     controls = [_measure(control.statistic, results) for control in claim.controls]
-    verdict = judge(claim, measured, controls, scale, _obstacle(claim, results))
-    return {
-        "id": claim.id,
-        "place": claim.place,
-        "kind": claim.kind,
-        "statement": claim.statement,
-        "quote": claim.quote,
-        "statistic": claim.meaning,
-        "supports": claim.supported.text,
-        "refutes": claim.refuted.text,
-        "units": claim.units,
-        "effect": measured.effect,
-        "interval": list(measured.interval) if measured.interval else None,
-        "confidence": CONFIDENCE,
-        "samples": measured.samples,
-        "controls": [
-            {
-                "statement": control.statement,
-                "passes": control.passes.text,
-                "decisive": control.decisive,
-                "effect": one.effect,
-                "interval": list(one.interval) if one.interval else None,
-                "samples": one.samples,
-                "passed": outcome(one, control.passes),
-            }
+    found = judge(claim, measured, controls, scale, _obstacle(claim, results))
+    return JudgedClaim(
+        id=claim.id,
+        place=claim.place,
+        kind=claim.kind,
+        statement=claim.statement,
+        quote=claim.quote,
+        statistic=claim.meaning,
+        supports=claim.supported.text,
+        refutes=claim.refuted.text,
+        units=claim.units,
+        effect=measured.effect,
+        interval=measured.interval,
+        confidence=CONFIDENCE,
+        samples=measured.samples,
+        controls=[
+            JudgedControl(
+                statement=control.statement,
+                passes=control.passes.text,
+                decisive=control.decisive,
+                effect=one.effect,
+                interval=one.interval,
+                samples=one.samples,
+                passed=outcome(one, control.passes),
+            )
             for control, one in zip(claim.controls, controls, strict=True)
         ],
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
-        "decided_at": None if verdict.verdict == UNDECIDED else scale,
-        "change_our_mind": claim.change_our_mind,
-        "experiments": claim.all_experiments,
-        "amended": claim.amended,
-    }
+        verdict=found.verdict,
+        reason=found.reason,
+        decided_at=None if found.verdict == UNDECIDED else scale,
+        change_our_mind=claim.change_our_mind,
+        experiments=claim.all_experiments,
+        amended=claim.amended,
+    )
 
 
 def _measure(statistic: Statistic, results: Mapping[str, xr.Dataset]) -> Measured:
@@ -460,26 +452,4 @@ def compute_file(path: Path, results: Path, scale: str, experiments: Sequence[st
     claims = load_claims(path)
     named = claimed_experiments(claims, experiments)
     datasets = {name: store.read(results / f"{name}.nc") for name in named}
-    write_atomically(out, json.dumps(compute(claims, datasets, scale), indent=1, ensure_ascii=False) + "\n")
-
-
-def table(path: Path) -> list[str]:
-    """Return each claim's verdict and its reason of a ``claims.json``, two lines each, and a line of counts.
-
-    Raises:
-        FileError: if it is missing.
-        ClaimError: if it is damaged.
-    """
-    if not path.is_file():
-        raise FileError(f"{path} is missing; make it with snakemake")
-    try:
-        content = json.loads(path.read_text())
-        rows = [(entry["id"], entry["place"], entry["verdict"], entry["reason"]) for entry in content["claims"]]
-        counts = content["verdicts"]
-    except (ValueError, KeyError, TypeError):
-        raise ClaimError(f"{path} is damaged; delete it and make it again with snakemake") from None
-    lines = []
-    for name, place, verdict, reason in rows:
-        lines += [f"{verdict}: {name} ({place})", f"    {reason}"]
-    lines.append("; ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
-    return lines
+    write_atomically(out, compute(claims, datasets, scale).model_dump_json(indent=1) + "\n")

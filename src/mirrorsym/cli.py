@@ -229,7 +229,7 @@ def trace_figure(figure: str, scale: str, directory: Path) -> None:
 @_folder
 def results(scale: str, directory: Path) -> None:
     """Write docs/results.md: the trainings of a scale beside what the paper reports."""
-    from mirrorsym.measured import write_page
+    from mirrorsym.results_page import write_page
 
     click.echo(f"written to {write_page(load(directory / 'config', {'scale': scale}), directory)}")
 
@@ -317,9 +317,10 @@ def report(scale: str, directory: Path) -> None:
 @_folder
 def claims_table(scale: str, directory: Path) -> None:
     """Print the verdict on each claim of the paper, with the numbers behind it."""
-    from mirrorsym.claims import table
+    from mirrorsym.verdicts import counts, read_verdicts, table
 
-    for line in table(directory / "results" / scale / "claims.json"):
+    found = read_verdicts(directory / "results" / scale / "claims.json")
+    for line in [*table(found), counts(found)]:
         click.echo(line)
 
 

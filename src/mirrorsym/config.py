@@ -8,7 +8,7 @@ import os
 import pkgutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -20,6 +20,8 @@ RESERVED = ("all", "cifar10", "claims", "paper")
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # claims.yaml is long, and read by every process of a run
+_Content = TypeVar("_Content", dict[str, Any], list[Any])
 Checksum = Annotated[str, BeforeValidator(str.lower), Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -172,12 +174,12 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         ConfigError: with one sentence that names what is wrong, where, and what would be right.
     """
     overrides = overrides or {}
-    base = _read_yaml(folder / "config.yaml")
+    base = read_yaml(folder / "config.yaml", dict)
     scale = str(overrides.get("scale", base.get("scale", "quick")))
     if scale not in SCALES:
         raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
-    base = {"cluster": _read_yaml(folder / "cluster.yaml"), **base}
-    merged = merge(merge(base, _read_yaml(folder / "scales" / f"{scale}.yaml")), overrides)
+    base = {"cluster": read_yaml(folder / "cluster.yaml", dict), **base}
+    merged = merge(merge(base, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
     try:
         config = Config.model_validate(merge(merged, _from_environment()))
     except ValidationError as error:
@@ -212,16 +214,22 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
     return list(model.model_fields)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, kind: type[_Content]) -> _Content:
+    """Return the content of a YAML file: a mapping or a list, an empty one where it holds nothing.
+
+    Raises:
+        ConfigError: if it is missing, not valid, or holds something else.
+    """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=_LOADER)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run in the project's folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content or {}, dict):
-        raise ConfigError(f"{path} should hold a mapping, not {type(content).__name__}")
-    return content or {}
+    if not isinstance(content or kind(), kind):
+        wanted = "mapping" if kind is dict else kind.__name__
+        raise ConfigError(f"{path} should hold a {wanted}, not {type(content).__name__}")
+    return content or kind()
 
 
 def _from_environment() -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _short(value: Any) -> str:
 
 
 def shrunk(source: Path) -> bytes:
-    """Return a picture as a PNG of at most ``WIDTH`` pixels and 128 colours."""
+    """Return a picture as a PNG of at most ``WIDTH`` pixels and 256 colours."""
     import io
 
     from PIL import Image
@@ -68,5 +68,6 @@ def shrunk(source: Path) -> bytes:
     with Image.open(source) as picture:
         small = picture.convert("RGB")
         small.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
-        small.quantize(128).save(buffer, format="PNG", optimize=True)
+        # The median cut, the default, gives the ends of a colour bar the wrong colours.
+        small.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

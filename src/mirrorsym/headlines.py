@@ -11,6 +11,7 @@ import numpy as np
 from mirrorsym import measures
 from mirrorsym.experiments.base import FINISHED
 from mirrorsym.formatting import number, spread, with_unit
+from mirrorsym.statistics import variables
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,14 +99,7 @@ def _factorization(data: xr.Dataset) -> Found:
 
 
 def _homogeneity(data: xr.Dataset) -> Found:
-    import xarray as xr
-
-    pairs = xr.apply_ufunc(
-        measures.homogeneous_pairs,
-        data["correlation_pre"],
-        input_core_dims=[["neuron", "neuron_2"]],
-        vectorize=True,
-    )
+    pairs = variables.of_matrices(measures.homogeneous_pairs, data["correlation_pre"])
     return [
         (
             f"Pairs of neurons correlated above {number(measures.HOMOGENEOUS_CORRELATION)}, "

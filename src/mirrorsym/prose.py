@@ -28,25 +28,6 @@ class ProseError(ValueError):
     """The report's text asks for something that is not there; the message is one sentence for the user."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the YAML file of the report's texts.
-
-    Raises:
-        ProseError: if it is missing or holds no mapping.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ProseError(f"{path} is missing; run in the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProseError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ProseError(f"{path} should hold a mapping")
-    return content
-
-
 def fill(text: str, numbers: Mapping[str, str]) -> str:
     """Return the text with every ``{name}`` replaced by its formatted value.
 

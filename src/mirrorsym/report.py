@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from pathlib import Path
 
-from mirrorsym.claims import table
+from mirrorsym.benchmarks import clock_seconds
 from mirrorsym.config import Config
 from mirrorsym.points import points_of
+from mirrorsym.verdicts import counts, read_verdicts
 
 
 def seconds_by_part(config: Config, results: Path) -> dict[str, tuple[int, float]]:
@@ -17,11 +17,11 @@ def seconds_by_part(config: Config, results: Path) -> dict[str, tuple[int, float
     benchmarks = results / "benchmarks"
     for name in config.experiments:
         for point in points_of(config, name):
-            parts[f"run {name}"] += _seconds(benchmarks / "points" / point.name.with_suffix(".tsv"))
-        parts["collect"] += _seconds(benchmarks / config.scale / f"collect_{name}.tsv")
+            parts[f"run {name}"] += _listed(benchmarks / "points" / point.name.with_suffix(".tsv"))
+        parts["collect"] += _listed(benchmarks / config.scale / f"collect_{name}.tsv")
     for figure in config.figures:
-        parts["figures"] += _seconds(benchmarks / config.scale / f"{figure}.tsv")
-    parts["claims"] += _seconds(benchmarks / config.scale / "claims.tsv")
+        parts["figures"] += _listed(benchmarks / config.scale / f"{figure}.tsv")
+    parts["claims"] += _listed(benchmarks / config.scale / "claims.tsv")
     return {part: (len(seconds), sum(seconds)) for part, seconds in parts.items() if seconds}
 
 
@@ -36,16 +36,14 @@ def closing_lines(config: Config, results: Path, figures: Path) -> list[str]:
     lines.append(
         f"result files are in {results / config.scale}/, executed notebooks in {results / config.scale}/notebooks/"
     )
-    if (results / config.scale / "claims.json").is_file():
-        lines.append(f"claims: {table(results / config.scale / 'claims.json')[-1]}; mirrorsym claims says why")
+    if (verdicts := results / config.scale / "claims.json").is_file():
+        lines.append(f"claims: {counts(read_verdicts(verdicts))}; mirrorsym claims says why")
     report = figures.parent.parent / config.scale
     if (report / "paper.pdf").is_file():
         lines.append(f"the report is {report / 'paper.pdf'}, and {report / 'index.html'} for a browser")
     return lines
 
 
-def _seconds(path: Path) -> list[float]:
-    if not path.is_file():
-        return []
-    with open(path) as file:
-        return [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+def _listed(benchmark: Path) -> list[float]:
+    seconds = clock_seconds(benchmark)
+    return [] if seconds is None else [seconds]

@@ -11,22 +11,21 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, ValidationError
-
 from mirrorsym import formatting, measures, prose, store
-from mirrorsym.config import Config, describe, load_experiment
+from mirrorsym.config import Config, load_experiment, read_yaml
 from mirrorsym.files import FileError
 from mirrorsym.headlines import headlines
 from mirrorsym.report import seconds_by_part
+from mirrorsym.verdicts import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, JudgedClaim, Verdicts, read_verdicts
 
 if TYPE_CHECKING:
     import xarray as xr
 
-VERDICTS = {
-    "supported": {"key": "supported", "symbol": "✓"},
-    "supported with limits": {"key": "limits", "symbol": "◐"},
-    "not supported": {"key": "refuted", "symbol": "✗"},
-    "not decidable at this scale": {"key": "open", "symbol": "?"},
+MARKS = {
+    SUPPORTED: {"key": "supported", "symbol": "✓"},
+    LIMITED: {"key": "limits", "symbol": "◐"},
+    NOT_SUPPORTED: {"key": "refuted", "symbol": "✗"},
+    UNDECIDED: {"key": "open", "symbol": "?"},
 }
 """The verdicts with a short key and a symbol that needs no colour."""
 KINDS = {"theory": "Theory", "text": "Text", "appendix": "Appendix", "figure": "Other figures"}
@@ -36,69 +35,6 @@ PAGE_WIDTH = 300
 
 class ReportError(ValueError):
     """The report cannot be made; the message is one sentence for the user."""
-
-
-class Control(BaseModel):
-    """A comparison that has to come out as expected for a claim's verdict to mean something."""
-
-    statement: str
-    passes: str = ""
-    effect: float | None = None
-    interval: tuple[float, float] | None = None
-    samples: int | str | None = None
-    passed: bool | None = None
-
-
-class Claim(BaseModel):
-    """One claim of the paper with its verdict, as ``claims.json`` holds it."""
-
-    id: str = Field(pattern=r"^\S+$")
-    place: str
-    kind: str
-    statement: str
-    quote: str = ""
-    statistic: str
-    supports: str
-    refutes: str
-    units: str = "1"
-    effect: float | None = None
-    interval: tuple[float, float] | None = None
-    confidence: float = 0.95
-    samples: int | str | None = None
-    controls: list[Control] = []
-    verdict: str
-    reason: str
-    decided_at: str | None = None
-    change_our_mind: str = ""
-    amended: str = ""
-    experiments: list[str] = []
-
-
-class Claims(BaseModel):
-    """The file ``results/{scale}/claims.json``."""
-
-    scale: str
-    claims: list[Claim]
-    notes: dict[str, str] = {}
-
-
-def read_claims(path: Path) -> Claims:
-    """Return a claims file.
-
-    Raises:
-        FileError: if it is missing.
-        ReportError: if it does not hold what it should.
-    """
-    if not path.is_file():
-        raise FileError(f"{path} is missing; make it with snakemake --cores all claims")
-    try:
-        claims = Claims.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ReportError(describe(error, str(path), Claims)) from None
-    for claim in claims.claims:
-        if claim.verdict not in VERDICTS:
-            raise ReportError(f"{path}: claim {claim.id}: there is no verdict {claim.verdict!r}")
-    return claims
 
 
 def gather(config: Config, directory: Path) -> dict[str, Any]:
@@ -112,12 +48,14 @@ def gather(config: Config, directory: Path) -> dict[str, Any]:
     Raises:
         FileError: if a figure, a result file or the claims are missing.
         StoreError: if a result file cannot be read.
+        ConfigError: if the words are missing.
         ProseError: if the words ask for a value or a reference that is not there.
-        ReportError: if the claims file does not hold what it should.
+        ClaimError: if the claims file does not hold what it should.
+        ReportError: if it is of another scale.
     """
     folder = directory / "results" / config.scale
-    words = prose.read(directory / "paper" / "text.yaml")
-    claims = read_claims(folder / "claims.json")
+    words = read_yaml(directory / "paper" / "text.yaml", dict)
+    claims = read_verdicts(folder / "claims.json")
     if claims.scale != config.scale:
         raise ReportError(f"{folder / 'claims.json'} is of the scale {claims.scale}, not {config.scale}; make it again")
     results = {name: store.read(folder / f"{name}.nc") for name in config.experiments}
@@ -155,7 +93,7 @@ def gather(config: Config, directory: Path) -> dict[str, Any]:
         "verdicts": _verdicts(claims),
         "groups": _groups(claims, places, config, labels),
     }
-    report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == "not supported"]
+    report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == NOT_SUPPORTED]
     parts = (
         "introduction",
         "method",
@@ -187,7 +125,7 @@ class _Writer:
         return [[dict(text)] if isinstance(text, dict) else self.runs(text) for text in texts]
 
 
-def figure_of(claim: Claim, config: Config) -> str | None:
+def figure_of(claim: JudgedClaim, config: Config) -> str | None:
     """Return the figure under which a claim is reported.
 
     It is the one that its place begins with; else the one that reads just its experiments, or them among others; else
@@ -203,7 +141,7 @@ def figure_of(claim: Claim, config: Config) -> str | None:
     return next(iter([*same, *reading, *filter(None, [named]), *partly]), None)
 
 
-def _named_figure(claim: Claim, config: Config) -> str | None:
+def _named_figure(claim: JudgedClaim, config: Config) -> str | None:
     named = re.search(r"\bFig(?:ure|\.)\s*(\d+)\W*(left|mid|right)?", claim.place)
     if named is None:
         return None
@@ -233,29 +171,29 @@ def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]
     return found
 
 
-def _counts(claims: Claims) -> dict[str, str]:
+def _counts(claims: Verdicts) -> dict[str, str]:
     verdicts = [claim.verdict for claim in claims.claims]
-    counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in VERDICTS.items()}
+    counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
     confidence = sorted({claim.confidence for claim in claims.claims})
     percent = formatting.values([100 * value for value in confidence])
     return {**counts, "claims.total": str(len(verdicts)), "claims.confidence": percent}
 
 
-def _verdicts(claims: Claims) -> list[dict[str, str]]:
+def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
     counts = _counts(claims)
     return [
-        {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in VERDICTS.items()
+        {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in MARKS.items()
     ]
 
 
-def _claim(claim: Claim) -> dict[str, Any]:
+def _claim(claim: JudgedClaim) -> dict[str, Any]:
     """A claim as the report shows it: sentences and numbers as text."""
     sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended")
     return {
         **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
         **{name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at")},
-        "symbol": VERDICTS[claim.verdict]["symbol"],
-        "key": VERDICTS[claim.verdict]["key"],
+        "symbol": MARKS[claim.verdict]["symbol"],
+        "key": MARKS[claim.verdict]["key"],
         "effect": _effect(claim.effect, claim.interval, claim.units),
         "samples": _samples(claim.samples),
         "controls": [
@@ -280,8 +218,8 @@ def _effect(effect: float | None, interval: tuple[float, float] | None, units: s
     return formatting.with_unit(text, units)
 
 
-def _samples(samples: int | str | None) -> str:
-    return formatting.number(samples, formatting.EXACT_DIGITS) if isinstance(samples, int) else (samples or "–")
+def _samples(samples: int) -> str:
+    return formatting.number(samples, formatting.EXACT_DIGITS) if samples else "–"
 
 
 def _figure(
@@ -348,7 +286,7 @@ def _choices(words: Mapping[str, Any], config: Config, writer: _Writer) -> list[
 
 
 def _deviations(
-    words: Mapping[str, Any], claims: Claims, results: Mapping[str, xr.Dataset], writer: _Writer
+    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer
 ) -> list[list[prose.Run]]:
     """The stand-ins of this scale, what it says of its experiments, and what deviates at every scale."""
     part = words["deviations"]
@@ -404,7 +342,7 @@ def _merged(results: Iterable[xr.Dataset], attribute: str, separator: str = ",")
 
 
 def _groups(
-    claims: Claims, places: Mapping[str, str | None], config: Config, labels: Mapping[str, str]
+    claims: Verdicts, places: Mapping[str, str | None], config: Config, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The claims table: one group a figure, in the configuration's order, then what belongs to none, by kind."""
     found = []

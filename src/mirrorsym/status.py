@@ -26,13 +26,14 @@ import numpy as np
 
 from mirrorsym.config import Config
 from mirrorsym.experiments.base import DIVERGED
+from mirrorsym.planning import COLLECT, FIGURES
 from mirrorsym.points import Point, points_of
 from mirrorsym.workflow import last_line
 
 DONE, RUNNING, CHECKPOINT, FAILED, WAITING = "done", "running", "checkpoint", "failed", "waiting"
 STATES = (DONE, RUNNING, CHECKPOINT, FAILED, WAITING)
-COLLECT, FIGURES = "collect", "figures"
-_STOPPED = "stopped as asked"
+_STOPPED = "stopped"
+"""How the log of a training begins its last line where it wrote a checkpoint and ended."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from project import Project
+from project import Project, small_disk
 from runs import Run, checkpoints, process_of, until
 from slurm import Unavailable, install
 
@@ -43,14 +43,9 @@ def one_sentence(done: subprocess.CompletedProcess[str], sentence: str) -> None:
 
 @pytest.fixture
 def small_results(project: Project) -> Iterator[Path]:
-    """A file system of 12 MB at results/, where this machine lets us mount one."""
-    results = project.folder / "results"
-    results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(results)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine does not let the test mount a small file system")
-    yield results
-    subprocess.run(["umount", "-l", str(results)], check=True)
+    """A file system of 12 MB at results/."""
+    with small_disk(project.folder / "results", 12) as mounted:
+        yield mounted
 
 
 def fill(folder: Path, leave: int) -> Path:

@@ -133,11 +133,11 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def supporting(world: World) -> dict[str, dict[str, Any]]:
-    return {entry["id"]: entry for entry in compute(CLAIMS.values(), world, "paper")["claims"]}
+    return {entry["id"]: entry for entry in compute(CLAIMS.values(), world, "paper").model_dump()["claims"]}
 
 
 def verdict(claim: Claim, world: World, scale: str = "paper") -> dict[str, Any]:
-    entry: dict[str, Any] = compute([claim], world, scale)["claims"][0]
+    entry: dict[str, Any] = compute([claim], world, scale).model_dump()["claims"][0]
     return entry
 
 
@@ -207,7 +207,7 @@ def test_a_scale_decides_only_what_it_can(world: World, scale: str) -> None:
         name: UNDECIDED if scale not in claim.scales else LIMITED if scale in claim.limited else SUPPORTED
         for name, claim in CLAIMS.items()
     }
-    entries = compute(CLAIMS.values(), world, scale)["claims"]
+    entries = compute(CLAIMS.values(), world, scale).model_dump()["claims"]
     assert {entry["id"]: entry["verdict"] for entry in entries} == expected
     assert all(
         CLAIMS[entry["id"]].needs in entry["reason"] for entry in entries if entry["verdict"] in (UNDECIDED, LIMITED)

@@ -20,12 +20,13 @@ import pytest
 import xarray as xr
 
 from mirrorsym import formatting, plotting, prose, store
-from mirrorsym.config import SCALES, Config, load, load_experiment
+from mirrorsym.config import SCALES, Config, load, load_experiment, read_yaml
 from mirrorsym.files import FileError
 from mirrorsym.headlines import headlines
 from mirrorsym.points import points_of
 from mirrorsym.rendering import make_paper, render_html, render_pdf
-from mirrorsym.reporting import Claim, ReportError, figure_of, gather
+from mirrorsym.reporting import ReportError, figure_of, gather
+from mirrorsym.verdicts import ClaimError, JudgedClaim
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "paper"
@@ -133,7 +134,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tmp_path / "paper").mkdir()
     for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
         shutil.copy(PAPER / name, tmp_path / "paper" / name)
-    words = prose.read(PAPER / "text.yaml")
+    words = read_yaml(PAPER / "text.yaml", dict)
     caption = "After {sparsity.steps} steps at λ of {sparsity.learning_rate}, {sparsity.seeds} seeds."
     words["figures"] = {"fig3_left": {"caption": caption, "text": "See [#fig3_left]."}}
     words["figures"]["fig3_left"]["open"] = [{"what": "start", "chosen": "variance {sparsity.initial_variance}"}]
@@ -300,7 +301,7 @@ def test_compute_is_the_sum_of_the_benchmark_files(project: Path) -> None:
 def test_a_claim_stands_under_the_figure_that_its_place_names(
     place: str, experiments: list[str], figure: str | None
 ) -> None:
-    claim = Claim.model_validate({**CLAIM, "place": place, "experiments": experiments})
+    claim = JudgedClaim.model_validate({**CLAIM, "place": place, "experiments": experiments})
     assert figure_of(claim, load(ROOT / "config")) == figure
 
 
@@ -366,7 +367,7 @@ def test_what_is_missing_is_one_sentence(project: Path) -> None:
 )
 def test_a_wrong_claim_is_one_sentence(project: Path, change: dict[str, Any], message: str) -> None:
     write_claims(project, claims_of(change))
-    with pytest.raises(ReportError, match=message) as error:
+    with pytest.raises(ClaimError, match=message) as error:
         gather(CONFIG, project)
     assert "\n" not in str(error.value)
 
@@ -382,11 +383,11 @@ def test_a_number_or_a_reference_that_is_not_there_is_named(project: Path) -> No
     words = json.loads(text.read_text())
     wrong = copy.deepcopy(words)
     wrong["figures"]["fig3_left"]["text"] = "Over {sparsity.step} steps."
-    text.write_text(json.dumps(wrong))
+    text.write_text(json.dumps(wrong, ensure_ascii=False))
     with pytest.raises(prose.ProseError, match=r"sparsity\.step\}.*did you mean 'sparsity\.steps'"):
         gather(CONFIG, project)
     wrong["figures"]["fig3_left"]["text"] = "As in [@nobody2000]."
-    text.write_text(json.dumps(wrong))
+    text.write_text(json.dumps(wrong, ensure_ascii=False))
     with pytest.raises(prose.ProseError, match="nobody2000"):
         gather(CONFIG, project)
 
@@ -482,7 +483,7 @@ def test_a_failed_report_leaves_the_old_one(project: Path) -> None:
     assert sorted(path.name for path in pdf.parent.iterdir()) == ["index.html", "paper.pdf"]
 
 
-WORDS = prose.read(PAPER / "text.yaml")
+WORDS = read_yaml(PAPER / "text.yaml", dict)
 
 
 def texts(content: Any) -> Iterator[str]:

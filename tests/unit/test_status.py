@@ -89,7 +89,8 @@ def test_an_empty_folder_waits(sweep: Sweep) -> None:
 
 
 @pytest.mark.usefixtures("running")
-def test_each_state_is_told_from_the_others(sweep: Sweep) -> None:
+@pytest.mark.parametrize("why", ["stopped as asked", "stopped before the job's time is over"])
+def test_each_state_is_told_from_the_others(sweep: Sweep, why: str) -> None:
     sweep.finish(sweep.points[0], diverged=3)
     sweep.finish(sweep.points[1], diverged=0)
     sweep.log(sweep.points[1], "a warning\n")
@@ -100,7 +101,7 @@ def test_each_state_is_told_from_the_others(sweep: Sweep) -> None:
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"")
     (checkpoint.parent / "lease").write_bytes(b"")
-    sweep.log(sweep.points[4], "mirrorsym: stopped as asked; the checkpoint is 00000001.pt\n")
+    sweep.log(sweep.points[4], f"mirrorsym: {why}; the checkpoint is 00000001.pt\n")
     found = sweep.status()
     assert found.counts == {"done": 2, "running": 1, "checkpoint": 1, "failed": 1, "waiting": 1}
     assert found.diverged == 3

@@ -64,7 +64,7 @@ def place(statistic) -> tuple[str, str, str]:
 
 
 def verdict(claim, results: dict[str, xr.Dataset]) -> str:
-    return claims.compute([claim], results, "quick")["claims"][0]["verdict"]
+    return claims.compute([claim], results, "quick").claims[0].verdict
 
 
 def test_every_check_decides_a_claim() -> None:

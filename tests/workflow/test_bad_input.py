@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import Project
+from project import Project, small_disk
 
 
 def refused(project: Project, command: str, *arguments: str, **environment: str) -> list[str]:
@@ -107,16 +107,12 @@ def test_two_runs_in_one_folder_do_not_write_beside_each_other(project: Project)
 
 
 @pytest.fixture
-def small_mount(project: Project) -> Path:
-    """Mount a file system of 1 MB at results/, where this machine lets us."""
+def small_mount(project: Project) -> Iterator[Path]:
+    """A file system of 1 MB at results/."""
     results = project.folder / "results"
     shutil.rmtree(results, ignore_errors=True)
-    results.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(results)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this machine does not let the test mount a small file system")
-    yield results
-    subprocess.run(["umount", "-l", str(results)], check=True)
+    with small_disk(results, 1) as mounted:
+        yield mounted
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project: Project, small_mount: Path) -> None:

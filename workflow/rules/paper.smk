@@ -7,7 +7,7 @@ rule paper:
         layout=["paper/main.typ", "paper/index.html.j2"],
         figures=[figure_files(figure) for figure in CONFIG.figures],
         results=[result_file(experiment) for experiment in CONFIG.experiments],
-        claims=RESULTS / CONFIG.scale / "claims.json",
+        claims=CLAIMS_FILE,
         plan=small_file(RESULTS / "plans" / CONFIG.scale, "paper", plan_of_the_report()),
         code=fingerprint_of("mirrorsym.rendering"),
     output:

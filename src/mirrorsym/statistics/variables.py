@@ -128,12 +128,12 @@ def dead_that_stay(dataset: xr.Dataset, gradient: str, threshold: float) -> xr.D
 
 def homogeneous_pairs(dataset: xr.Dataset, matrix: str, threshold: float) -> xr.DataArray:
     """Return the fraction of pairs of non-constant neurons correlated above a threshold."""
-    return _of_matrices(lambda one: measures.homogeneous_pairs(one, threshold), dataset[matrix])
+    return of_matrices(lambda one: measures.homogeneous_pairs(one, threshold), dataset[matrix])
 
 
 def alive_fraction(dataset: xr.Dataset, matrix: str) -> xr.DataArray:
     """Return the fraction of neurons that are not constant."""
-    return _of_matrices(lambda one: float(np.isfinite(np.diagonal(one)).mean()), dataset[matrix])
+    return of_matrices(lambda one: float(np.isfinite(np.diagonal(one)).mean()), dataset[matrix])
 
 
 def groups(dataset: xr.Dataset, matrix: str, threshold: float) -> xr.DataArray:
@@ -143,7 +143,7 @@ def groups(dataset: xr.Dataset, matrix: str, threshold: float) -> xr.DataArray:
         alive = int(np.isfinite(np.diagonal(one)).sum())
         return measures.clusters(one, threshold) / alive if alive else float("nan")
 
-    return _of_matrices(share, dataset[matrix])
+    return of_matrices(share, dataset[matrix])
 
 
 def copies(dataset: xr.Dataset, matrix: str, threshold: float, distance: float) -> xr.DataArray:
@@ -154,7 +154,7 @@ def copies(dataset: xr.Dataset, matrix: str, threshold: float, distance: float) 
         alike = one[pairs] > threshold
         return float((apart[pairs][alike] <= distance).mean()) if alike.any() else float("nan")
 
-    return _of_matrices(share, dataset[matrix], dataset["weight_distance"])
+    return of_matrices(share, dataset[matrix], dataset["weight_distance"])
 
 
 def matrix_similarity(dataset: xr.Dataset, first: str, second: str) -> xr.DataArray:
@@ -168,7 +168,7 @@ def matrix_similarity(dataset: xr.Dataset, first: str, second: str) -> xr.DataAr
             return float("nan")
         return float(np.corrcoef(left[both], right[both])[0, 1])
 
-    return _of_matrices(similarity, dataset[first], dataset[second])
+    return of_matrices(similarity, dataset[first], dataset[second])
 
 
 def within_layer_gap(dataset: xr.Dataset) -> xr.DataArray:
@@ -200,7 +200,8 @@ def other_seeds(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
     return mean.transpose(*one.dims)
 
 
-def _of_matrices(function: Callable[..., float], *matrices: xr.DataArray) -> xr.DataArray:
+def of_matrices(function: Callable[..., float], *matrices: xr.DataArray) -> xr.DataArray:
+    """Return a function of matrices with dimensions (…, neuron, neuron_2), place by place."""
     core = [["neuron", "neuron_2"]] * len(matrices)
     found: xr.DataArray = xr.apply_ufunc(function, *matrices, input_core_dims=core, vectorize=True)
     return found

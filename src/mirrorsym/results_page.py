@@ -17,6 +17,8 @@ from mirrorsym.formatting import duration, number, setting
 from mirrorsym.gallery import shrunk
 from mirrorsym.headlines import over_seeds
 from mirrorsym.planning import forecast, table
+from mirrorsym.statistics import variables
+from mirrorsym.verdicts import read_verdicts
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,7 +48,8 @@ def write_page(config: Config, directory: Path) -> Path:
         f"# Measured: the trainings at scale `{config.scale}`",
         "",
         f"Made by `mirrorsym results --scale {config.scale}` from result files; no number is typed. Medians over "
-        "seeds, with the range in brackets. The paper's statements are in our words.",
+        "seeds, with the range in brackets. The paper's statements are in our words. Seconds by the clock include what "
+        "else the machine did.",
         "",
         *_provenance(data),
         *_section(
@@ -75,17 +78,18 @@ def homogeneity_rows(data: xr.Dataset) -> list[list[str]]:
     decays = data["weight_decay"].values
 
     def row(what: str, measure: Callable[[np.ndarray], float], variable: str, scale: float = 1.0) -> list[str]:
-        at_start = _each(measure, finished.isel(weight_decay=0)[f"initial_{variable}"])
-        ends = [over_seeds(_each(measure, finished[variable].sel(weight_decay=decay)), scale=scale) for decay in decays]
-        return [what, over_seeds(at_start, scale=scale), *ends]
+        start, end = (variables.of_matrices(measure, finished[name]) for name in (f"initial_{variable}", variable))
+        ends = [over_seeds(end.sel(weight_decay=decay), scale=scale) for decay in decays]
+        return [what, over_seeds(start.isel(weight_decay=0), scale=scale), *ends]
 
     accuracy = [over_seeds(finished["test_accuracy"].sel(weight_decay=decay), scale=100) for decay in decays]
+    alike = number(measures.HOMOGENEOUS_CORRELATION)
     return [
         ["", "at the start", *(f"decay {setting(float(decay))}" for decay in decays)],
         ["test accuracy, %", "", *accuracy],
-        row("pairs correlated above 0.95 before the activation, %", measures.homogeneous_pairs, "correlation_pre", 100),
-        row("the same after it, %", measures.homogeneous_pairs, "correlation_post", 100),
-        row("groups of neurons before the activation", measures.clusters, "correlation_pre"),
+        row(f"pairs correlated above {alike} before the activation, %", _pairs, "correlation_pre", 100),
+        row("the same after it, %", _pairs, "correlation_post", 100),
+        row("groups of neurons before the activation", _groups, "correlation_pre"),
         row("constant neurons before the activation", _constant, "correlation_pre"),
         row(f"pairs closer than {number(CLOSE)} in weight, %", _close, "weight_distance", 100),
     ]
@@ -109,7 +113,10 @@ def dcs_rows(data: xr.Dataset) -> list[list[str]]:
         row("test accuracy, %", last["test_accuracy"], 100),
         row("the same with parameters below 1e-6 set to zero, %", finished["pruned_test_accuracy"], 100),
         row("parameters below 1e-6, %", last["sparsity"], 100),
-        row("seconds of an epoch's steps", finished["epoch_seconds"].isel(epoch=slice(1, None)).mean("epoch")),
+        row(
+            "seconds of an epoch's steps, by the clock",
+            finished["epoch_seconds"].isel(epoch=slice(1, None)).mean("epoch"),
+        ),
         *(
             row(f"peak memory at batch {int(size)}, MB", finished["peak_memory"].sel(batch_size=size), 1e-6)
             for size in data["batch_size"].values
@@ -117,20 +124,22 @@ def dcs_rows(data: xr.Dataset) -> list[list[str]]:
     ]
 
 
-def _each(measure: Callable[[np.ndarray], float], matrices: xr.DataArray) -> xr.DataArray:
-    """Apply a measure to the matrix of each seed; NaN where a run did not finish."""
-    import xarray as xr
+# A run that did not finish has no matrices, and what is measured of it is NaN.
+def _pairs(correlations: np.ndarray) -> float:
+    return measures.homogeneous_pairs(correlations) if np.isfinite(correlations).any() else np.nan
 
-    found = [measure(matrix) if np.isfinite(matrix).any() else np.nan for matrix in matrices.values]
-    return xr.DataArray(np.array(found, float), dims="seed")
+
+def _groups(correlations: np.ndarray) -> float:
+    return float(measures.clusters(correlations)) if np.isfinite(correlations).any() else np.nan
 
 
 def _constant(correlations: np.ndarray) -> float:
-    return float(np.isnan(np.diagonal(correlations)).sum())
+    return float(np.isnan(np.diagonal(correlations)).sum()) if np.isfinite(correlations).any() else np.nan
 
 
 def _close(distances: np.ndarray) -> float:
-    return float((distances[np.triu_indices(len(distances), k=1)] < CLOSE).mean())
+    pairs = distances[np.triu_indices(len(distances), k=1)]
+    return float((pairs < CLOSE).mean()) if np.isfinite(pairs).any() else np.nan
 
 
 def _read(path: Path) -> xr.Dataset:
@@ -162,10 +171,8 @@ def _section(name: str, title: str, rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _verdicts(path: Path) -> list[str]:
     """The verdicts on the claims that rest on the trainings."""
-    if not path.is_file():
-        raise FileError(f"{path} is missing; make it with snakemake")
-    judged = [claim for claim in json.loads(path.read_text())["claims"] if set(claim["experiments"]) & set(EXPERIMENTS)]
-    lines = [f"- **{claim['verdict']}**: {claim['statement']} ({claim['place']}) {claim['reason']}" for claim in judged]
+    judged = [claim for claim in read_verdicts(path).claims if set(claim.experiments) & set(EXPERIMENTS)]
+    lines = [f"- **{claim.verdict}**: {claim.statement} ({claim.place}) {claim.reason}" for claim in judged]
     return ["## What these data say of the paper's claims", "", *lines, ""]
 
 

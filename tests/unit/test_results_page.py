@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from mirrorsym.measured import dcs_rows, homogeneity_rows
+from mirrorsym.results_page import dcs_rows, homogeneity_rows
 
 NEURONS, SEEDS = 4, 2
 
@@ -70,5 +70,5 @@ def test_dcs_is_read_at_the_end_and_time_without_the_start() -> None:
     rows = {row[0]: row[1:] for row in dcs_rows(data)}
     assert rows[""] == ["plain", "w⊙u"]
     assert rows["test accuracy, %"] == ["20", "50"]
-    assert rows["seconds of an epoch's steps"] == ["3", "6"]
+    assert rows["seconds of an epoch's steps, by the clock"] == ["3", "6"]
     assert rows["peak memory at batch 1, MB"] == ["1", "2"]
