@@ -20,7 +20,7 @@ $(INSTALLED): envs/requirements.lock pyproject.toml
 	touch $@
 
 test: $(INSTALLED) lint  ## lint and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, and its faults
 	$(BIN)/python -m pytest tests/cluster tests/faults tests/forecast

@@ -18,10 +18,12 @@ from mirrorsym.runner import run_point
 
 GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in ("homogeneity", "dcs_resnet")}
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
+TASKS = 101
+"""One more than the jobs that Snakemake starts in a second by default."""
 ARRAY = """
 rule all:
     input:
-        expand("{number}.txt", number=range(105)),
+        expand("{number}.txt", number=range(101)),
 
 
 rule train:
@@ -30,7 +32,7 @@ rule train:
     log:
         "{number}.log",
     resources:
-        mem_mb=300,
+        mem_mb=600,
         runtime=5,
     shell:
         "echo {wildcards.number} > {output} 2> {log}"
@@ -87,9 +89,11 @@ def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: 
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
     run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
     assert run.wait(1100) == 0, run.text()[-3000:]
-    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(105)] == [str(n) for n in range(105)]
+    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(TASKS)] == [
+        str(n) for n in range(TASKS)
+    ]
     tasks = [job for job in jobs() if job["JobID"].partition("_")[2].isdecimal()]
-    assert len(tasks) == 105
+    assert len(tasks) == TASKS
     assert len({job["JobID"].partition("_")[0] for job in tasks}) == 4  # of thirty tasks each
     assert {job["State"] for job in tasks} == {"COMPLETED"}
 
