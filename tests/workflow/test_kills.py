@@ -1,4 +1,7 @@
-"""Kill the run at any moment and type the same command again: it goes on, to the bits of an undisturbed run."""
+"""Kill the run at any moment and type the same command again: it goes on, to the bits of an undisturbed run.
+
+MIRRORSYM_KILLS says how many random moments there are besides the three chosen ones.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 PLACES = ["write:.nc.tmp", "rename:.nc", "write:.pt.tmp"]
-MOMENTS = 17
+MOMENTS = int(os.environ.get("MIRRORSYM_KILLS", "7"))
 
 # Python imports sitecustomize from PYTHONPATH, so each job of the copy has this. It ends the whole run, once, in the
 # middle of what KILL_AT names; the job itself dies with its parent, which is part of what is tested.
