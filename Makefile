@@ -23,7 +23,8 @@ test: $(INSTALLED) lint  ## lint and run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, and its faults
-	$(BIN)/python -m pytest tests/cluster tests/faults tests/forecast
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/cluster tests/faults
+	$(BIN)/python -m pytest tests/forecast
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

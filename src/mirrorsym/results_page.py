@@ -190,12 +190,12 @@ def _cost(config: Config, directory: Path) -> list[str]:
         ]
         known = [seconds for seconds in map(busy_seconds, files) if seconds]
         if known:
-            spent.append(f"`{name}`: {len(known)} trainings, {duration(sum(known))} of one core")
+            spent.append(f"`{name}`: {len(known)} of {len(files)} trainings, {duration(sum(known))} of one core")
     paper = forecast(load(directory / "config", {"scale": "paper"}), directory)
     return [
         "## Cost",
         "",
-        *([f"Computed here: {'; '.join(spent)}.", ""] if spent else []),
+        *([f"Timed here: {'; '.join(spent)}.", ""] if spent else []),
         "The scale `paper`, by `mirrorsym plan --scale paper`:",
         "",
         "```",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -221,8 +223,10 @@ def install(packages: Sequence[str]) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise Unavailable(f"only root on Debian may install {', '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True)
+    with open(Path(tempfile.gettempdir()) / "mirrorsym-apt-get.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes of the tests install; the second finds the lists locked
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise Unavailable(f"apt-get cannot install {', '.join(packages)}: {done.stderr.strip()[-200:]}")
 
