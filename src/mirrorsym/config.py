@@ -52,7 +52,7 @@ class Cifar10(_Model):
 class Resources(_Model):
     """What one job asks of a cluster."""
 
-    mem_mb: int = Field(1000, gt=0, description="Memory in MB.")
+    mem_mb: int = Field(2000, gt=0, description="Memory in MB.")
     runtime: int = Field(10, gt=0, description="Minutes.")
     gpu: int = Field(0, ge=0, le=1, description="Number of GPUs.")
 
