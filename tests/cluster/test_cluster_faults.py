@@ -14,8 +14,6 @@ from project import Project, make_project
 from runs import TRAINING, Run, checkpoints, log_of, process_of, until
 from slurm import Slurm, jobs, node_state
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one test of it at a time
-
 SEEDS = range(2)
 CONFIG = {
     "checkpoint_minutes": 0.03,

@@ -15,8 +15,6 @@ from slurm import jobs
 from mirrorsym.points import Point
 from mirrorsym.runner import run_point
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one test of it at a time
-
 POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "60"))
 PACKED = 10
 

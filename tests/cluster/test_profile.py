@@ -16,8 +16,6 @@ from mirrorsym.config import load
 from mirrorsym.points import points_of
 from mirrorsym.runner import run_point
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one test of it at a time
-
 GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in ("homogeneity", "dcs_resnet")}
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
 TASKS = 101

@@ -7,8 +7,6 @@ import time
 import pytest
 from runs import Silence
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one test of it at a time
-
 MINUTES = 10
 
 
