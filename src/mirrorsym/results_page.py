@@ -114,8 +114,8 @@ def dcs_rows(data: xr.Dataset) -> list[list[str]]:
         row("the same with parameters below 1e-6 set to zero, %", finished["pruned_test_accuracy"], 100),
         row("parameters below 1e-6, %", last["sparsity"], 100),
         row(
-            "seconds of an epoch's steps, by the clock",
-            finished["epoch_seconds"].isel(epoch=slice(1, None)).mean("epoch"),
+            "seconds of the median epoch's steps, by the clock",
+            finished["epoch_seconds"].isel(epoch=slice(1, None)).median("epoch"),
         ),
         *(
             row(f"peak memory at batch {int(size)}, MB", finished["peak_memory"].sel(batch_size=size), 1e-6)

@@ -55,12 +55,12 @@ def test_a_run_that_did_not_finish_is_left_out() -> None:
 
 
 def test_dcs_is_read_at_the_end_and_time_without_the_start() -> None:
-    arms, shape = ["vanilla", "dcs"], (2, 1, 3)
+    arms, shape = ["vanilla", "dcs"], (2, 1, 4)
     data = xr.Dataset(
         {
-            "test_accuracy": (("parameterization", "seed", "epoch"), np.arange(6.0).reshape(shape) / 10),
+            "test_accuracy": (("parameterization", "seed", "epoch"), np.arange(8.0).reshape(shape) / 10),
             "sparsity": (("parameterization", "seed", "epoch"), np.zeros(shape)),
-            "epoch_seconds": (("parameterization", "seed", "epoch"), np.array([[[0.0, 2, 4]], [[0, 5, 7]]])),
+            "epoch_seconds": (("parameterization", "seed", "epoch"), np.array([[[0.0, 2, 3, 90]], [[0, 6, 5, 7]]])),
             "pruned_test_accuracy": (("parameterization", "seed"), np.array([[0.2], [0.5]])),
             "peak_memory": (("parameterization", "seed", "batch_size"), np.array([[[1e6, 3e6]], [[2e6, 4e6]]])),
             "status": (("parameterization", "seed"), np.zeros((2, 1), np.int8)),
@@ -69,6 +69,6 @@ def test_dcs_is_read_at_the_end_and_time_without_the_start() -> None:
     )
     rows = {row[0]: row[1:] for row in dcs_rows(data)}
     assert rows[""] == ["plain", "w⊙u"]
-    assert rows["test accuracy, %"] == ["20", "50"]
-    assert rows["seconds of an epoch's steps, by the clock"] == ["3", "6"]
+    assert rows["test accuracy, %"] == ["30", "70"]
+    assert rows["seconds of the median epoch's steps, by the clock"] == ["3", "6"]
     assert rows["peak memory at batch 1, MB"] == ["1", "2"]
