@@ -23,7 +23,7 @@ TASKS = 101
 ARRAY = """
 rule all:
     input:
-        expand("{number}.txt", number=range(101)),
+        expand("{number}.txt", number=range(TASKS)),
 
 
 rule train:
@@ -85,7 +85,7 @@ def test_jobs_asked_for_what_they_need(paper: Project) -> None:
 @pytest.mark.timeout(1200)
 def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: Path) -> None:
     project = Project(tmp_path)
-    (tmp_path / "Snakefile").write_text(ARRAY)
+    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)))
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
     run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
     assert run.wait(1100) == 0, run.text()[-3000:]
