@@ -1,13 +1,17 @@
-"""Measure the rates of this machine: the workflow's own jobs, shortened, and training steps of several sizes.
+"""Measure the rates of this machine: the workflow's own points, shortened, and training steps of several sizes.
 
-Jobs run as the workflow runs them: processes of one thread, as many at a time as there are cores. On a CPU the time of
-a job is what its core computed, the operating system's count for the process and its children. On a busy machine the
-seconds by the clock measure the others; the computed ones are the same, and with a core for each job both agree.
+Points run as the workflow's jobs run them: in processes of one thread, as many at a time as there are cores. All points
+of a module share a process, since a start-up takes longer than they do: what the first of them takes besides its work
+is the start-up, the others tell the rates. On a CPU the time is what the core computed, the operating system's count
+for the process and its children. On a busy machine the seconds by the clock measure the others; the computed ones are
+the same, and with a core for each job both agree.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
+import itertools
 import json
 import os
 import subprocess
@@ -18,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mirrorsym import costs, provenance
 from mirrorsym.config import Config, ConfigError, load, load_experiment
@@ -46,13 +50,48 @@ FIGURES = ("fig1", "fig5")
 """Figures whose notebooks stand for all: the first draws no results, the second those of a fast experiment."""
 
 
+REPEATS = 3
+"""Each number of training steps is timed so often; the least counts, since what disturbs a step only adds to it."""
+
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True)
 class Timed:
-    """A shortened job: its command below ``mirrorsym job``, what it is of, and its work."""
+    """A job: its command below ``mirrorsym job``, and what it is of."""
 
     name: str
     arguments: list[str]
-    work: costs.Work | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """Short points of a module that one process runs.
+
+    Args:
+        start: what runs first and starts the process up, all its kernels among it.
+        measured: what then tells the rates of the terms; the first is a short one again, for what each job takes.
+    """
+
+    start: list[Point]
+    measured: list[Point]
+
+    @property
+    def module(self) -> str:
+        """The module of the points."""
+        return self.start[0].module
+
+    def amounts(self) -> list[dict[str, float]]:
+        """Return the amounts of work of the start, then of each measured point; "start" and "job" count as terms."""
+        works = [_amounts(point) for point in self.start]
+        first = {term: sum(work[term] for work in works) for term in works[0]}
+        return [{**first, "start": 1.0}, *map(_amounts, self.measured)]
+
+
+def _amounts(point: Point) -> dict[str, float]:
+    work = costs.work_of(point)
+    terms = {} if work is None else {"flop": work.flop} if work.arm else work.amounts
+    return {"start": 0.0, "job": 1.0, **terms}
 
 
 class CalibrationError(RuntimeError):
@@ -107,23 +146,29 @@ class _Runner:
         self.cache.mkdir(parents=True, exist_ok=True)
         (scratch / "results").mkdir()
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.busy = os.getloadavg()[0] > self.cores + 1
 
-    def run_all(self, jobs: Sequence[Timed]) -> list[float]:
-        """Run jobs, one for each core at a time; return the seconds that each computed.
-
-        Where others compute on the machine, jobs run twice and the lower number counts: in shared caches others cost
-        even the seconds that are computed.
-        """
+    def run_all(self, tasks: Sequence[Callable[[], _T]]) -> list[_T]:
+        """Run tasks, one for each core at a time, and return what they return."""
         pool = ThreadPoolExecutor(self.cores)
         try:
-            rounds = [list(pool.map(lambda job: self.run(job)[0], jobs)) for _ in range(2 if self.busy() else 1)]
+            return list(pool.map(lambda task: task(), tasks))
         finally:
             pool.shutdown(cancel_futures=True)  # where one failed, or on ^C, the others need not start
+
+    def session(self, session: Session) -> list[float]:
+        """Run a session; return the seconds that its start computed, then those of each measured point.
+
+        Where others compute on the machine, it runs twice and the lower numbers count: in shared caches others cost
+        even the seconds that are computed.
+        """
+        rounds = [self._session(session) for _ in range(2 if self.busy else 1)]
         return [min(seconds) for seconds in zip(*rounds, strict=True)]
 
-    def busy(self) -> bool:
-        """True where more processes wait for a core than there are cores."""
-        return os.getloadavg()[0] > self.cores + 1
+    def _session(self, session: Session) -> list[float]:
+        computed, _, said = self.run(self.points([*session.start, *session.measured]))
+        measured = json.loads(said.splitlines()[-1])[len(session.start) :]
+        return [computed - sum(measured), *measured]
 
     def run(self, job: Timed) -> tuple[float, float, str]:
         """Run one job; return the seconds that it computed, its seconds by the clock, and what it printed.
@@ -162,29 +207,28 @@ class _Runner:
         """The files of compiled code in the cache."""
         return set((self.cache / "numba").rglob("*.nbc"))
 
-    def point(self, point: Point, number: int | str, device: str = "cpu") -> Timed:
-        """The workflow's job of a point, with the number of its result file."""
-        arguments = ["point", point.to_json(), "--out", f"{number}.nc", "--device", device]
-        return Timed(f"{point.experiment} {number}", arguments, costs.work_of(point))
+    def points(self, points: Sequence[Point], device: str = "cpu") -> Timed:
+        """A job of several points."""
+        arguments = ["points", json.dumps([vars(point) for point in points]), "--device", device]
+        return Timed(points[0].module, arguments)
 
 
 def _cpu_rates(runner: _Runner, minutes: float, say: Callable[[str], None]) -> Rates:
     config = load(runner.directory / "config", {"scale": "quick"})
-    jobs = [runner.point(point, number) for number, point in enumerate(shortened_points(config, minutes))]
-    say(f"{len(jobs)} shortened jobs, {runner.cores} at a time")
+    sessions = shortened(config, minutes)
+    say(f"{sum(len(session.measured) for session in sessions)} shortened jobs of {len(sessions)} kinds")
+    tasks = [functools.partial(runner.session, session) for session in sessions]
     compiled = runner.compiled()
-    seconds = runner.run_all(jobs)
+    seconds = runner.run_all(tasks)
     if runner.compiled() != compiled:  # once a machine, not once a job: no part of the rates
         say("kernels are compiled now; the same jobs again")
-        seconds = runner.run_all(jobs)
-    starts, terms = _fitted([job.work for job in jobs if job.work], seconds)
+        seconds = runner.run_all(tasks)
+    starts, terms, trainings = _fitted(sessions, seconds)
     say(f"training steps of {1 + len(CPU_SIZES)} sizes, and the most that a core reaches")
-    trainings = _digits_speeds([job.work for job in jobs if job.work], seconds)
     measured = _steps(runner, "cpu", CPU_SIZES, minutes)
     for arm, speeds in measured["speeds"].items():
         more = [Speed(step_flop=size, seconds_per_flop=time_) for size, time_, _ in speeds]
-        ordered = sorted([*trainings.pop(arm, []), *more], key=lambda speed: speed.step_flop)
-        trainings[arm] = ordered
+        trainings[arm] = sorted([*trainings.get(arm, []), *more], key=lambda speed: speed.step_flop)
     say("collecting, and executing notebooks")
     starts |= _collect_and_notebook(runner, config)
     return Rates(
@@ -210,9 +254,9 @@ def _gpu_rates(runner: _Runner, minutes: float, say: Callable[[str], None]) -> R
         for arm, speeds in measured["speeds"].items()
     }
     starts = {}
-    for number, point in enumerate(_trainings(config, 1)):
+    for point in _trainings(config, 1):
         say(f"start-up of {point.experiment}")
-        starts[point.module] = runner.run(runner.point(point, number, "cuda"))[1]
+        starts[point.module] = runner.run(runner.points([point], "cuda"))[1]
     peak = published_peak(measured["name"])
     return Rates(
         **_header("cuda", measured),
@@ -233,27 +277,35 @@ def _header(device: str, measured: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _fitted(works: list[costs.Work], seconds: list[float]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def _fitted(
+    sessions: Sequence[Session], seconds: Sequence[list[float]]
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, list[Speed]]]:
+    """Start-ups by module, rates of the terms of simulations, and the speed of each arm's steps on digits."""
     starts, terms = {}, {}
-    for module in dict.fromkeys(work.module for work in works):
-        own = [(work, time_) for work, time_ in zip(works, seconds, strict=True) if work.module == module]
-        amounts = [{"flop": work.flop} if work.arm else work.amounts for work, _ in own]
-        starts[module], rates = fit(amounts, [time_ for _, time_ in own])
-        if not own[0][0].arm:
-            terms[module] = rates
-    return starts, terms
+    trainings: dict[str, list[Speed]] = {}
+    for session, times in zip(sessions, seconds, strict=True):
+        rates = fit(session.amounts(), times)
+        starts[session.module] = rates.pop("start") + rates.pop("job")
+        work = costs.work_of(session.start[0])
+        if work and work.arm:
+            trainings[work.arm] = [Speed(step_flop=work.step_flop, seconds_per_flop=max(rates["flop"], 1e-15))]
+        else:
+            terms[session.module] = rates
+    return starts, terms, trainings
 
 
-def _digits_speeds(works: list[costs.Work], seconds: list[float]) -> dict[str, list[Speed]]:
-    """The speed of each arm's steps at the size of scale quick, from trainings of two lengths."""
-    found: dict[str, list[Speed]] = {}
-    for arm in ("vanilla", "dcs"):
-        own = [(work, time_) for work, time_ in zip(works, seconds, strict=True) if work.arm == arm]
-        if own:
-            _, rates = fit([{"flop": work.flop} for work, _ in own], [time_ for _, time_ in own])
-            speed = max(rates["flop"], 1e-15)
-            found[arm] = [Speed(step_flop=own[0][0].step_flop, seconds_per_flop=speed)]
-    return found
+def measure_points(points: Sequence[Point], device: str) -> list[float]:
+    """Run points one after the other, below the working directory; return the seconds that each of them computed.
+
+    Those of the first begin with the process.
+    """
+    from mirrorsym.runner import run_point
+
+    ends = [0.0]
+    for point in points:
+        run_point(point, Path("results"), Path("data"), Path("results/points") / point.name, device)
+        ends.append(time.process_time())
+    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 def _steps(runner: _Runner, device: str, sizes: Sequence[tuple[int, int, int, int]], minutes: float) -> dict[str, Any]:
@@ -301,11 +353,16 @@ def _step_speed(arm: str, width: int, batch: int, short: int, long: int, device:
         return Images(train, labels[0].astype(np.int64), test, labels[1].astype(np.int64), "random pictures")
 
     def seconds(steps: int) -> float:
-        settings = DcsResnetSettings(width=width, epochs=1, batch_size=batch)
         pictures = Pictures(images(steps), device)
-        began = clock()
-        _train(network, pictures, settings, device)
-        return clock() - began
+        return least(lambda: _train(network, pictures, settings, device))
+
+    def least(compute: Callable[[], object]) -> float:
+        times = []
+        for _ in range(REPEATS):
+            began = clock()
+            compute()
+            times.append(clock() - began)
+        return min(times)
 
     settings = DcsResnetSettings(width=width, epochs=1, batch_size=batch)
     network = build(settings, arm, shape[0], 10).to(device)
@@ -313,10 +370,7 @@ def _step_speed(arm: str, width: int, batch: int, short: int, long: int, device:
     step = (seconds(long) - seconds(short)) / (long - short)
     forward = costs.forward_flop(width, 1, shape)
     pictures = Pictures(images(1), device)
-    accuracy(network, pictures)
-    began = clock()
-    accuracy(network, pictures)
-    evaluation = (clock() - began) / (forward * tested)
+    evaluation = least(lambda: accuracy(network, pictures)) / (forward * tested)
     flop = (1 + costs.BACKWARD) * forward * batch
     return flop, max(step, 1e-9) / flop, evaluation
 
@@ -341,19 +395,27 @@ def _matmul_peak(size: int = 1024, repeats: int = 5) -> float:
     return 2 * size**3 / best
 
 
-def shortened_points(config: Config, minutes: float = 1.0) -> list[Point]:
-    """Return short jobs of each module of a configuration, as many as tell its start-up and its terms apart.
+def shortened(config: Config, minutes: float = 1.0) -> list[Session]:
+    """Return short points of each module of a configuration, as many as tell its start-up and its terms apart.
 
     They are blocks of the configured sweeps with fewer steps, so that the runs which diverge are among them.
     """
-    found: list[Point] = []
+
+    def steps(count: int) -> int:
+        return max(2, round(count * minutes))
+
+    trainings = zip(*(_trainings(config, max(1, round(epochs * minutes))) for epochs in EPOCHS), strict=True)
+    found = [_session([short], long) for short, long in trainings]
     for module, vary in _VARIATIONS.items():
         point = _reference(config, module)
         if point is not None:
-            found += [_checked(varied) for varied in vary(point, lambda steps: max(2, round(steps * minutes)))]
-    if (point := _reference(config, "plasticity", precision="float64")) is not None:
-        found.append(_checked(_with(point, {"tasks": 5, "steps": max(2, round(25_000 * minutes))})))
-    return found + [point for epochs in EPOCHS for point in _trainings(config, max(1, round(epochs * minutes)))]
+            found.append(vary(point, steps))
+    return found
+
+
+def _session(start: list[Point], *longer: Point) -> Session:
+    checked = [_checked(point) for point in start]
+    return Session(checked, [checked[0], *map(_checked, longer)])
 
 
 def _reference(config: Config, module: str, **grid: Value) -> Point | None:
@@ -388,72 +450,81 @@ def _checked(point: Point) -> Point:
 _Lengthen = Callable[[int], int]
 
 
-def _sparsity(point: Point, steps: _Lengthen) -> list[Point]:
+def _sparsity(point: Point, steps: _Lengthen) -> Session:
     one = {"noise_std": point.grid["noise_std"][-1:], "learning_rate": point.grid["learning_rate"][:1]}
-    return [
-        _with(point, {"steps": 100}),
-        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"], **one),
-        _with(point, {"steps": steps(300_000)}, parameterization=["vanilla"]),
-        _with(point, {"steps": steps(300_000)}, parameterization=["rescaled"]),
-    ]
+    long = {"steps": steps(300_000)}
+    return _session(
+        [_with(point, {"steps": 100})],
+        _with(point, long, parameterization=["rescaled"], **one),
+        _with(point, long, parameterization=["vanilla"]),
+        _with(point, long, parameterization=["rescaled"]),
+    )
 
 
-def _sparsity_batch(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {"steps": count}) for count in (100, steps(50_000))]
+def _sparsity_batch(point: Point, steps: _Lengthen) -> Session:
+    return _session([_with(point, {"steps": 100})], _with(point, {"steps": steps(50_000)}))
 
 
-def _matrix_factorization(point: Point, steps: _Lengthen) -> list[Point]:
+def _matrix_factorization(point: Point, steps: _Lengthen) -> Session:
     one = {"signal": point.grid["signal"][:1], "learning_rate": point.grid["learning_rate"][:1]}
-    return [
-        _with(point, {"measured_steps": [0, 16]}, **one),
+    return _session(
+        [_with(point, {"measured_steps": [0, 16]}, **one)],
         _with(point, {"measured_steps": [0, 16, 32]}),
         _with(point, {"measured_steps": [steps(40_000)]}, signal=point.grid["signal"][2:3]),
-    ]
+    )
 
 
-def _plasticity(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {"tasks": tasks, "steps": count}) for tasks, count in ((1, 50), (3, steps(25_000)))]
+def _plasticity(point: Point, steps: _Lengthen) -> Session:
+    def trained(tasks: int, count: int, precision: str) -> Point:
+        return _with(point, {"tasks": tasks, "steps": count}, precision=[precision])
+
+    return _session(
+        [trained(1, 50, "float32"), trained(1, 50, "float64")],
+        trained(3, steps(25_000), "float32"),
+        trained(5, steps(25_000), "float64"),
+    )
 
 
-def _regularized_factorization(point: Point, steps: _Lengthen) -> list[Point]:
+def _regularized_factorization(point: Point, steps: _Lengthen) -> Session:
     first = point.grid["weight_decay"][:1]
-    return [
-        _with(point, {"max_steps": 50}, weight_decay=first),
-        _with(point, {"max_steps": steps(10_000)}, weight_decay=first),
+    return _session(
+        [_with(point, {"max_steps": 50}, weight_decay=first)],
+        _with(point, {"max_steps": steps(20_000)}, weight_decay=first),
         _with(point, {"max_steps": 50}),
-    ]
+    )
 
 
-def _factorization_stability(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {"steps": count}) for count in (20, steps(400))]
+def _factorization_stability(point: Point, steps: _Lengthen) -> Session:
+    return _session([_with(point, {"steps": 20})], _with(point, {"steps": steps(400)}))
 
 
-def _stationary_conditions(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {"steps": count}) for count in (20, steps(4_000))]
+def _stationary_conditions(point: Point, steps: _Lengthen) -> Session:
+    return _session([_with(point, {"steps": 20})], _with(point, {"steps": steps(8_000)}))
 
 
-def _hessian_structure(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {"steps": count}) for count in (20, steps(500))]
+def _hessian_structure(point: Point, steps: _Lengthen) -> Session:
+    return _session([_with(point, {"steps": 20})], _with(point, {"steps": steps(500)}))
 
 
-def _attention(point: Point, steps: _Lengthen) -> list[Point]:
+def _attention(point: Point, steps: _Lengthen) -> Session:
     def measured(count: int) -> int:
         return max(1, round(count / 50)) * 50
 
     decay = {"weight_decay": point.grid["weight_decay"][-1:]}
     short, one, two = (measured(count) for count in (50, steps(1500), steps(300)))
-    return [
-        _with(point, {"points": [50, 50], "steps": [50, 50]}, layers=[1.0], **decay),
+    small = {"points": [50, 50], "steps": [50, 50]}
+    return _session(
+        [_with(point, small, layers=[1.0], **decay), _with(point, small, layers=[2.0], **decay)],
         _with(point, {"points": [500, 50], "steps": [one, short]}, layers=[1.0], **decay),
         _with(point, {"points": [50, 100], "steps": [short, two]}, layers=[2.0], **decay),
-    ]
+    )
 
 
-def _theory_checks(point: Point, steps: _Lengthen) -> list[Point]:
-    return [_with(point, {}, check=point.grid["check"][:1]), point]
+def _theory_checks(point: Point, steps: _Lengthen) -> Session:
+    return _session([_with(point, {}, check=point.grid["check"][:1])], point)
 
 
-_VARIATIONS: dict[str, Callable[[Point, _Lengthen], list[Point]]] = {
+_VARIATIONS: dict[str, Callable[[Point, _Lengthen], Session]] = {
     "sparsity": _sparsity,
     "sparsity_batch": _sparsity_batch,
     "matrix_factorization": _matrix_factorization,
@@ -475,9 +546,7 @@ def _collect_and_notebook(runner: _Runner, config: Config) -> dict[str, float]:
         return {}
     plan = Plan.of(tiny, name)
     (runner.scratch / "plan.json").write_text(plan.to_json())
-    for point in plan.points():
-        job = runner.point(point, "")
-        runner.run(replace(job, arguments=[*job.arguments[:2], "--out", f"results/points/{point.name}"]))
+    runner.run(runner.points(plan.points()))
     out = f"results/tiny/{name}.nc"
     collected, _, _ = runner.run(Timed("collect", ["collect", "plan.json", "--out", out]))
     jobs = []
@@ -491,5 +560,6 @@ def _collect_and_notebook(runner: _Runner, config: Config) -> dict[str, float]:
             "--executed",
             f"executed/{figure}.ipynb",
         ]
-        jobs.append(Timed(figure, ["notebook", notebook, *folders, "--expect", f"{figure}.pdf"]))
-    return {"collect": collected, "notebook": sum(runner.run_all(jobs)) / len(jobs)}
+        job = Timed(figure, ["notebook", notebook, *folders, "--expect", f"{figure}.pdf"])
+        jobs.append(functools.partial(runner.run, job))
+    return {"collect": collected, "notebook": sum(computed for computed, _, _ in runner.run_all(jobs)) / len(jobs)}

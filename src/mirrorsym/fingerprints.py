@@ -2,6 +2,9 @@
 
 The workflow keeps a small file for each version that it saw, ``{module}.{hash}.txt``, and the one of today's code is an
 input of the module's rules: another version is another input, and a reverted change is the old input again.
+
+Parsing takes a second for the whole package, and every job asks. So the workflow also notes, in ``{module}.json``,
+which sources a fingerprint was made of and when they were written; the note holds as long as none of them has changed.
 """
 
 from __future__ import annotations
@@ -25,14 +28,13 @@ def fingerprint(module: str) -> str:
 
     Docstrings, comments and layout do not count.
     """
-    pending, reached = [module], set()
-    while pending:
-        name = pending.pop()
-        if name not in reached:
-            reached.add(name)
-            pending.extend(_parsed(_source(name), name)[1])
-    texts = [f"{name}\n{_parsed(_source(name), name)[0]}" for name in sorted(reached)]
+    texts = [f"{name}\n{_parsed(_source(name), name)[0]}" for name in _reached(module)]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def noted(folder: Path, module: str) -> str:
+    """Return :func:`fingerprint` of a module, from the note in the folder where that is as new as the sources."""
+    return _noted(folder, module) or fingerprint(module)
 
 
 def current_file(folder: Path, module: str) -> Path:
@@ -46,6 +48,8 @@ def update(folder: Path, module: str) -> Path:
     Raises:
         FileError: if the folder cannot be written.
     """
+    if _noted(folder, module) is None:
+        _take_note(folder, module)
     path = current_file(folder, module)
     if not path.is_file():
         write_atomically(path, accepted(folder, module))
@@ -54,7 +58,7 @@ def update(folder: Path, module: str) -> Path:
 
 def accepted(folder: Path, module: str) -> str:
     """Return the module's fingerprint, or the older one whose results were accepted as those of today's code."""
-    current = fingerprint(module)
+    current = noted(folder, module)
     return _accepted(folder).get(module, {}).get(current, current)
 
 
@@ -95,21 +99,63 @@ def _accepted(folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def _note(folder: Path, module: str) -> Path:
+    return folder / f"{module}.json"
+
+
+def _noted(folder: Path, module: str) -> str | None:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        note = json.loads(_note(folder, module).read_text())
+        if all(_state(PACKAGE / source) == state for source, state in note["sources"].items()):
+            return str(note["fingerprint"])
+    return None
+
+
+def _take_note(folder: Path, module: str) -> None:
+    """Note a module's fingerprint and its sources; their folders too, where a new file may be a module to import."""
+    files = {_source(name): _parsed(_source(name), name)[2] for name in _reached(module)}
+    states = {path.parent: _state(path.parent) for path in files} | files
+    sources = {str(path.relative_to(PACKAGE)): state for path, state in states.items()}
+    note = json.dumps({"fingerprint": fingerprint(module), "sources": sources}, indent=1)
+    with contextlib.suppress(OSError):  # it only saves time
+        write_atomically(_note(folder, module), note)
+
+
+def _state(path: Path) -> list[int | str]:
+    """When a file was last written, in nanoseconds, and its size in bytes; what lies in a folder."""
+    if path.is_dir():
+        return sorted(entry.name for entry in path.iterdir() if entry.name != "__pycache__")
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_size]
+
+
+def _reached(module: str) -> list[str]:
+    """The module and all of the package that it imports, directly or not, sorted."""
+    pending, reached = [module], set()
+    while pending:
+        name = pending.pop()
+        if name not in reached:
+            reached.add(name)
+            pending.extend(_parsed(_source(name), name)[1])
+    return sorted(reached)
+
+
 def _source(module: str) -> Path:
     base = PACKAGE.joinpath(*module.split(".")[1:])
     return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
 
 
 @functools.cache
-def _parsed(path: Path, module: str) -> tuple[str, tuple[str, ...]]:
-    """The module's code without docstrings, and the package modules that it imports anywhere."""
+def _parsed(path: Path, module: str) -> tuple[str, tuple[str, ...], list[int | str]]:
+    """The module's code without docstrings, the package modules that it imports anywhere, and its file's state."""
+    state = _state(path)  # before it is read: an edit in between makes the note void, not wrong
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
             node
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree), tuple(sorted(set(_imports(tree))))
+    return ast.unparse(tree), tuple(sorted(set(_imports(tree)))), state
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

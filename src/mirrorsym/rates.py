@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -124,19 +124,19 @@ def write_rates(rates: Rates, path: Path) -> None:
     write_atomically(path, rates.model_dump_json(indent=1) + "\n")
 
 
-def fit(amounts: list[Mapping[str, float]], seconds: list[float]) -> tuple[float, dict[str, float]]:
-    """Return start-up and seconds per unit of each term that explain the times of several jobs best, none negative.
+def fit(amounts: Sequence[Mapping[str, float]], seconds: Sequence[float]) -> dict[str, float]:
+    """Return the seconds per unit of each term that explain the times of several jobs best, none negative.
 
     Args:
         amounts: the terms of each job; the same names in all of them.
-        seconds: the time of each job.
+        seconds: the time of each job, above 0.
     """
     from scipy.optimize import nnls
 
     names = list(amounts[0])
-    table = np.array([[1.0, *(job[name] for name in names)] for job in amounts])
+    table = np.array([[job[name] for name in names] for job in amounts])
     scale = np.maximum(table.max(axis=0), 1.0)
     # Each job counts by its relative error: the start-up of short ones is as much wanted as the rate of long ones.
     times = np.array(seconds)
     solution = nnls(table / scale / times[:, None], np.ones(len(times)))[0] / scale
-    return float(solution[0]), {name: float(rate) for name, rate in zip(names, solution[1:], strict=True)}
+    return {name: float(rate) for name, rate in zip(names, solution, strict=True)}

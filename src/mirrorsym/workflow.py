@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ def python(settings: Any) -> str:
     return "python" if any("conda" in str(method).lower() for method in methods) else sys.executable
 
 
+def keep_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with its signature worked out: Snakemake asks for it several times for each job (PEP 362)."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
+
+
 def last_line(path: Path) -> str:
     """Return the last line of a log file that says something, or an empty text."""
     return _last_line(path).removeprefix(OURS)
@@ -76,7 +83,13 @@ class ShortMessages(DefaultFormatter):
     dryrun = False
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
-        """Return the lines of a job that starts; a dry run keeps all, since there the reasons are the answer."""
+        """Return the lines of a job that starts; a dry run keeps all, since there the reasons are the answer.
+
+        A training is named here: as a directive of its rule, Snakemake would format the name for each job of a plan.
+        """
+        if not msg["rule_msg"]:
+            name = str(msg["rule_name"]).removeprefix("train_")
+            msg = {**msg, "rule_msg": f"{name}: {' '.join(map(str, msg['wildcards'].values()))}"}
         reason = str(msg.get("reason") or "")
         if len(reason) > REASON_LENGTH and not self.dryrun:
             msg = {**msg, "reason": f"{reason[:REASON_LENGTH]} …"}

@@ -75,6 +75,51 @@ def test_each_version_has_a_file_of_its_own_and_a_reverted_change_its_old_one(pa
     assert path.stat().st_mtime_ns == time
 
 
+def note(package: Path, folder: Path) -> None:
+    """Let the folder hold a note of today's code, as a run of the workflow does."""
+    fingerprints._parsed.cache_clear()
+    fingerprints.update(folder, "mirrorsym.top")
+    fingerprints._parsed.cache_clear()
+
+
+def test_a_note_of_the_sources_saves_reading_them(
+    package: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    note(package, folder)
+    (package / "deep" / "__pycache__").mkdir()
+    expected = current("mirrorsym.top")
+    monkeypatch.setattr(fingerprints, "_parsed", None)
+    assert fingerprints.noted(folder, "mirrorsym.top") == expected
+    assert fingerprints.current_file(folder, "mirrorsym.top").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda package, folder: (package / "deep/low.py").write_text("def g():\n    return 33\n"),
+        lambda package, folder: (package / "top.py").unlink() or (package / "top.py").write_text("Y = 2\n"),
+        lambda package, folder: (
+            (package / "deep/low").mkdir() or (package / "deep/low/__init__.py").write_text("Z = 3")
+        ),
+        lambda package, folder: (folder / "mirrorsym.top.json").write_text("{"),
+        lambda package, folder: (folder / "mirrorsym.top.json").write_text('{"sources": []}'),
+    ],
+    ids=["an import", "the module", "a new package", "cut short", "something else"],
+)
+def test_a_note_that_does_not_hold_is_not_believed(
+    package: Path, tmp_path_factory: pytest.TempPathFactory, change: Callable[[Path, Path], object]
+) -> None:
+    folder = tmp_path_factory.mktemp("results")
+    note(package, folder)
+    change(package, folder)
+    expected = current("mirrorsym.top")
+    fingerprints._parsed.cache_clear()
+    assert fingerprints.noted(folder, "mirrorsym.top") == expected
+    assert fingerprints.update(folder, "mirrorsym.top").read_text() == expected
+    assert fingerprints._noted(folder, "mirrorsym.top") == expected
+
+
 def test_an_accepted_change_counts_as_the_older_code(package: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fingerprints"
     older = current("mirrorsym.top")

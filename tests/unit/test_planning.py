@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mirrorsym import benchmarks, calibration, costs, planning
-from mirrorsym.calibration import measure_steps, shortened_points
+from mirrorsym.calibration import Session, measure_points, measure_steps, shortened
 from mirrorsym.cli import cli
 from mirrorsym.config import Config, load, load_experiment
 from mirrorsym.experiments.base import Context
@@ -135,15 +135,14 @@ def test_every_experiment_of_the_configuration_has_its_work_and_its_bytes_counte
 def test_a_fit_finds_the_rates_that_made_the_times() -> None:
     amounts = [{"a": 0.0, "b": 1e6}, {"a": 5e9, "b": 1e6}, {"a": 1e9, "b": 4e7}, {"a": 0.0, "b": 0.0}]
     seconds = [0.7 + 3e-10 * job["a"] + 2e-8 * job["b"] for job in amounts]
-    start, terms = fit(amounts, seconds)
-    assert start == pytest.approx(0.7)
-    assert terms == pytest.approx({"a": 3e-10, "b": 2e-8})
+    terms = fit([{"start": 1.0, **job} for job in amounts], seconds)
+    assert terms == pytest.approx({"start": 0.7, "a": 3e-10, "b": 2e-8})
 
 
 def test_a_fit_of_noisy_times_gives_no_negative_rate() -> None:
-    start, terms = fit([{"a": 1.0}, {"a": 100.0}], [1.0, 0.9])
+    terms = fit([{"start": 1.0, "a": 1.0}, {"start": 1.0, "a": 100.0}], [1.0, 0.9])
     assert terms["a"] == 0
-    assert 0.9 <= start <= 1.0
+    assert 0.9 <= terms["start"] <= 1.0
 
 
 def made_up_rates(device: str = "cpu", **changes: Any) -> Rates:
@@ -324,28 +323,81 @@ def test_the_rates_that_come_with_the_project_cover_every_job_of_a_cpu(tmp_path:
 
 
 def test_the_shortened_jobs_tell_every_term_of_every_module_apart() -> None:
-    points = shortened_points(quick())
-    works = [work for work in map(costs.work_of, points) if work]
-    assert {work.module for work in works} == {quick().module_of(name) for name in quick().experiments}
-    for module in {work.module for work in works}:
-        own = [work for work in works if work.module == module]
-        amounts = [{"flop": work.flop} if work.arm else dict(work.amounts) for work in own]
-        truth = {term: 10.0 ** -(9 + place) for place, term in enumerate(amounts[0])}
-        seconds = [1.5 + sum(truth[term] * amount for term, amount in job.items()) for job in amounts]
-        start, rates = fit(amounts, seconds)
-        assert start == pytest.approx(1.5, rel=1e-3)
-        assert rates == pytest.approx(truth, rel=1e-3)
+    sessions = shortened(quick())
+    assert {session.module for session in sessions} == {quick().module_of(name) for name in quick().experiments}
+    for session in sessions:
+        amounts = session.amounts()
+        truth = {term: 10.0 ** -(9 + place) for place, term in enumerate(amounts[0])} | {"start": 1.5, "job": 0.05}
+        seconds = [sum(truth[term] * amount for term, amount in row.items()) for row in amounts]
+        assert fit(amounts, seconds) == pytest.approx(truth, rel=1e-3)
 
 
-def test_training_steps_are_timed_with_their_flops() -> None:
-    found = measure_steps([(8, 8, 1, 3), (8, 64, 1, 3)], "cpu")
+def test_a_module_starts_as_long_as_its_first_points_take_besides_their_work() -> None:
+    """Rates of made-up times: two kernels are loaded at the start, every point costs a little, a step its rate."""
+    points = [point_of("stationary_conditions", settings={"steps": count}) for count in (20, 8000)]
+    short, long = (costs.work_of(point).amounts["steps"] for point in points)  # type: ignore[union-attr]
+    session = Session([points[0], points[0]], [points[0], points[1]])
+    times = [2 + 2 * (0.05 + 1e-5 * short), 0.05 + 1e-5 * short, 0.05 + 1e-5 * long]
+    starts, terms, trainings = calibration._fitted([session], [times])
+    assert starts == {"stationary_conditions": pytest.approx(2.05)}
+    assert terms == {"stationary_conditions": {"steps": pytest.approx(1e-5)}}
+    assert not trainings
+
+
+def test_points_of_a_process_are_timed_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends = iter([3.0, 3.5, 5.5])
+    monkeypatch.setattr(calibration.time, "process_time", lambda: next(ends))
+    point = point_of("stationary_conditions", settings={"steps": 5})
+    assert measure_points([point, point, point], "cpu") == [3.0, 0.5, 2.0]
+    assert (tmp_path / "results/points" / point.name).is_file()
+
+
+def test_what_the_end_of_a_process_costs_belongs_to_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process computed in all, 4 s here, is more than its points took; on a busy machine the least counts."""
+    (tmp_path / "scratch").mkdir()
+    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
+    rounds = iter([[2.5, 0.25, 1.0], [2.0, 0.5, 0.75]])
+
+    def run(self: Any, job: calibration.Timed) -> tuple[float, float, str]:
+        assert job.arguments[0] == "points"
+        return 4.0, 9.0, f"a line of a log\n{json.dumps(next(rounds))}"
+
+    monkeypatch.setattr(calibration._Runner, "run", run)
+    point = point_of("stationary_conditions")
+    runner.busy = True
+    assert runner.session(Session([point], [point, point])) == [2.75, 0.25, 0.75]
+
+
+def test_training_steps_are_timed_with_their_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of made-up length among all that disturbs: a start, and every other run is held up."""
+    now, runs = 0.0, 0
+
+    def wait(seconds: float) -> None:
+        nonlocal now, runs
+        runs += 1
+        now += seconds + (0.7 if runs % 2 else 0)
+
+    def train(network: Any, pictures: Any, settings: Any, device: str) -> None:
+        wait(0.1 + 0.02 * len(pictures.train_images) / settings.batch_size)
+
+    monkeypatch.setattr(calibration, "_train", train)
+    monkeypatch.setattr("mirrorsym.training.accuracy", lambda network, pictures: wait(0.004))
+    monkeypatch.setattr(calibration.time, "process_time", lambda: now)
+    forward = costs.forward_flop(8, 1, (3, 32, 32))
+    flop, step, evaluation = calibration._step_speed("vanilla", 8, 64, 1, 3, "cpu")
+    assert flop == 64 * 3 * forward
+    assert step * flop == pytest.approx(0.02)
+    assert evaluation * 64 * forward == pytest.approx(0.004)
+
+
+def test_real_training_steps_reach_less_than_the_peak() -> None:
+    found = measure_steps([(8, 8, 1, 3)], "cpu")
     assert found["peak"] > 1e9
     for arm in ("vanilla", "dcs"):
-        small, large = found["speeds"][arm]
-        assert small[0] == 8 * 3 * costs.forward_flop(8, 1, (3, 32, 32))
-        assert large[0] == 8 * small[0]
-        assert small[0] * small[1] < large[0] * large[1]  # a larger step takes longer
-        assert all(0 < 1 / speed < 1.5 * found["peak"] for size in (small, large) for speed in size[1:])
+        ((flop, _, evaluation),) = found["speeds"][arm]
+        assert flop == 8 * 3 * costs.forward_flop(8, 1, (3, 32, 32))
+        assert 0 < 1 / evaluation < 1.5 * found["peak"]
 
 
 def test_a_gpus_rates_are_made_of_its_steps_and_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ for name, plan in PLANS.items():
         name:
             f"collect_{name}"
         input:
-            points=[RESULTS / "points" / point.name for point in POINTS[name]],
+            points=list(POINTS[name]),
             plan=small_file(RESULTS / "plans" / CONFIG.scale, name, plan.to_json()),
             code=fingerprint_of("mirrorsym.store"),
         output:

@@ -11,7 +11,7 @@ from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
 from mirrorsym.points import Plan, digest
-from mirrorsym.workflow import check_targets, python, runs_here, see_cancelled_jobs, shorten_messages
+from mirrorsym.workflow import check_targets, keep_signature, python, runs_here, see_cancelled_jobs, shorten_messages
 
 RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
@@ -46,7 +46,9 @@ def claims_of_project():
 try:
     CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
-    POINTS = {name: plan.points() for name, plan in PLANS.items()}
+    POINTS = {
+        name: {f"{RESULTS}/points/{point.name}": point for point in plan.points()} for name, plan in PLANS.items()
+    }
     if any(plan.data for plan in PLANS.values()):
         check_pictures()
     NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}

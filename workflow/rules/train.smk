@@ -4,17 +4,22 @@ from snakemake.utils import Paramspace
 
 import pandas
 
+# One text for all jobs: each parameter is formatted for each of them.
+TRAIN = f"{MIRRORSYM} job point --device {CONFIG.device} --checkpoint-seconds {60 * CONFIG.checkpoint_minutes}"
+if not workflow.is_main_process:
+    TRAIN += " --cluster"
+
 
 def training_rule(name, plan, points):
     entry = CONFIG.experiments[name]
-    by_name = {str(point.name): point for point in points}
+    first = next(iter(points.values()))
     space = Paramspace(
-        pandas.DataFrame([point.labels for point in points], dtype=str),
+        pandas.DataFrame([point.labels for point in points.values()], dtype=str),
         filename_params="*",
         param_sep="~",
         filename_sep=",",
     )
-    folder = f"{name}/{points[0].config_hash}/{space.wildcard_pattern}"
+    folder = f"{name}/{first.config_hash}/{space.wildcard_pattern}"
 
     rule:
         name:
@@ -32,22 +37,17 @@ def training_rule(name, plan, points):
             "../../envs/pipeline.yaml"
         resources:
             **CONFIG.cluster.resources(entry.resources.gpu),
-            mem_mb=lambda wildcards, attempt: attempt * entry.resources.mem_mb,
-            runtime=lambda wildcards, attempt: min(attempt * entry.resources.runtime, CONFIG.cluster.max_runtime),
+            mem_mb=keep_signature(lambda wildcards, attempt: attempt * entry.resources.mem_mb),
+            runtime=keep_signature(
+                lambda wildcards, attempt: min(attempt * entry.resources.runtime, CONFIG.cluster.max_runtime)
+            ),
             gpu=entry.resources.gpu,
             lane=1,  # a cluster's profile says how many jobs of a group run at once
         params:
-            mirrorsym=MIRRORSYM,
-            point=lambda wildcards, output, by_name=by_name: by_name[
-                str(Path(output[0]).relative_to(RESULTS / "points"))
-            ].to_json(),
-            device=CONFIG.device,
-            seconds=60 * CONFIG.checkpoint_minutes,
-            where="" if workflow.is_main_process else "--cluster",
-        message:
-            f"{name}: {{wildcards}}"
+            train=TRAIN,
+            point=keep_signature(lambda wildcards, output: points[output[0]].to_json()),
         shell:
-            "{params.mirrorsym} job point {params.point:q} --out {output} --device {params.device} --checkpoint-seconds {params.seconds} --minutes {resources.runtime} {params.where} > {log} 2>&1"
+            "{params.train} {params.point:q} --out {output} --minutes {resources.runtime} > {log} 2>&1"
 
 
 for name, plan in PLANS.items():
