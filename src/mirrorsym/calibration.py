@@ -9,8 +9,8 @@ the same, and with a core for each job both agree.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import functools
 import itertools
 import json
 import os
@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mirrorsym import costs, provenance
 from mirrorsym.config import Config, ConfigError, load, load_experiment
@@ -39,21 +39,18 @@ THREADS = (
 )
 """Snakemake sets these to a job's threads, one."""
 
-CPU_SIZES = ((8, 128, 2, 8), (64, 4, 1, 3))
+CPU_SIZES = ((8, 128, 1, 5), (64, 4, 1, 3))
 """Width, batch size and two numbers of training steps on pictures of 32 by 32, beside those of the digits."""
 
 GPU_SIZES = ((64, 128, 20, 120),)
 """The paper's network and batch."""
 
-EPOCHS = (1, 12)
-FIGURES = ("fig1", "fig5")
-"""Figures whose notebooks stand for all: the first draws no results, the second those of a fast experiment."""
+EPOCHS = (1, 7)
+FIGURE = "fig5"
+"""The figure whose notebook stands for all: it draws results, those of a fast experiment."""
 
-
-REPEATS = 3
+REPEATS = 2
 """Each number of training steps is timed so often; the least counts, since what disturbs a step only adds to it."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -148,11 +145,12 @@ class _Runner:
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.busy = os.getloadavg()[0] > self.cores + 1
 
-    def run_all(self, tasks: Sequence[Callable[[], _T]]) -> list[_T]:
-        """Run tasks, one for each core at a time, and return what they return."""
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that wait for jobs, one for each core."""
         pool = ThreadPoolExecutor(self.cores)
         try:
-            return list(pool.map(lambda task: task(), tasks))
+            yield pool
         finally:
             pool.shutdown(cancel_futures=True)  # where one failed, or on ^C, the others need not start
 
@@ -217,25 +215,26 @@ def _cpu_rates(runner: _Runner, minutes: float, say: Callable[[str], None]) -> R
     config = load(runner.directory / "config", {"scale": "quick"})
     sessions = shortened(config, minutes)
     say(f"{sum(len(session.measured) for session in sessions)} shortened jobs of {len(sessions)} kinds")
-    tasks = [functools.partial(runner.session, session) for session in sessions]
-    compiled = runner.compiled()
-    seconds = runner.run_all(tasks)
-    if runner.compiled() != compiled:  # once a machine, not once a job: no part of the rates
-        say("kernels are compiled now; the same jobs again")
-        seconds = runner.run_all(tasks)
-    starts, terms, trainings = _fitted(sessions, seconds)
     say(f"training steps of {1 + len(CPU_SIZES)} sizes, and the most that a core reaches")
-    measured = _steps(runner, "cpu", CPU_SIZES, minutes)
+    say("collecting, and executing notebooks")
+    compiled = runner.compiled()
+    with runner.pool() as pool:
+        steps = pool.submit(_steps, runner, "cpu", CPU_SIZES, minutes)
+        analysis = pool.submit(_collect_and_notebook, runner, config)
+        seconds = list(pool.map(runner.session, sessions))
+        measured, analysis_starts = steps.result(), analysis.result()
+        if runner.compiled() != compiled:  # once a machine, not once a job: no part of the rates
+            say("kernels are compiled now; the shortened jobs again")
+            seconds = list(pool.map(runner.session, sessions))
+    starts, terms, trainings = _fitted(sessions, seconds)
     for arm, speeds in measured["speeds"].items():
         more = [Speed(step_flop=size, seconds_per_flop=time_) for size, time_, _ in speeds]
         trainings[arm] = sorted([*trainings.get(arm, []), *more], key=lambda speed: speed.step_flop)
-    say("collecting, and executing notebooks")
-    starts |= _collect_and_notebook(runner, config)
     return Rates(
         **_header("cpu", measured),
         peak_flops=measured["peak"],
         peak_source="measured: the fastest product of two float32 matrices on one core",
-        starts=starts,
+        starts=starts | analysis_starts,
         terms=terms,
         trainings={arm: Arm(speeds=speeds) for arm, speeds in trainings.items()},
     )
@@ -452,7 +451,7 @@ _Lengthen = Callable[[int], int]
 
 def _sparsity(point: Point, steps: _Lengthen) -> Session:
     one = {"noise_std": point.grid["noise_std"][-1:], "learning_rate": point.grid["learning_rate"][:1]}
-    long = {"steps": steps(300_000)}
+    long = {"steps": steps(200_000)}
     return _session(
         [_with(point, {"steps": 100})],
         _with(point, long, parameterization=["rescaled"], **one),
@@ -470,7 +469,7 @@ def _matrix_factorization(point: Point, steps: _Lengthen) -> Session:
     return _session(
         [_with(point, {"measured_steps": [0, 16]}, **one)],
         _with(point, {"measured_steps": [0, 16, 32]}),
-        _with(point, {"measured_steps": [steps(40_000)]}, signal=point.grid["signal"][2:3]),
+        _with(point, {"measured_steps": [steps(25_000)]}, signal=point.grid["signal"][2:3]),
     )
 
 
@@ -480,8 +479,8 @@ def _plasticity(point: Point, steps: _Lengthen) -> Session:
 
     return _session(
         [trained(1, 50, "float32"), trained(1, 50, "float64")],
-        trained(3, steps(25_000), "float32"),
-        trained(5, steps(25_000), "float64"),
+        trained(3, steps(15_000), "float32"),
+        trained(5, steps(15_000), "float64"),
     )
 
 
@@ -495,7 +494,7 @@ def _regularized_factorization(point: Point, steps: _Lengthen) -> Session:
 
 
 def _factorization_stability(point: Point, steps: _Lengthen) -> Session:
-    return _session([_with(point, {"steps": 20})], _with(point, {"steps": steps(400)}))
+    return _session([_with(point, {"steps": 20})], _with(point, {"steps": steps(250)}))
 
 
 def _stationary_conditions(point: Point, steps: _Lengthen) -> Session:
@@ -511,7 +510,7 @@ def _attention(point: Point, steps: _Lengthen) -> Session:
         return max(1, round(count / 50)) * 50
 
     decay = {"weight_decay": point.grid["weight_decay"][-1:]}
-    short, one, two = (measured(count) for count in (50, steps(1500), steps(300)))
+    short, one, two = (measured(count) for count in (50, steps(800), steps(200)))
     small = {"points": [50, 50], "steps": [50, 50]}
     return _session(
         [_with(point, small, layers=[1.0], **decay), _with(point, small, layers=[2.0], **decay)],
@@ -525,41 +524,32 @@ def _theory_checks(point: Point, steps: _Lengthen) -> Session:
 
 
 _VARIATIONS: dict[str, Callable[[Point, _Lengthen], Session]] = {
-    "sparsity": _sparsity,
-    "sparsity_batch": _sparsity_batch,
-    "matrix_factorization": _matrix_factorization,
-    "plasticity": _plasticity,
-    "regularized_factorization": _regularized_factorization,
-    "factorization_stability": _factorization_stability,
-    "stationary_conditions": _stationary_conditions,
+    "theory_checks": _theory_checks,
     "hessian_structure": _hessian_structure,
     "attention": _attention,
-    "theory_checks": _theory_checks,
+    "plasticity": _plasticity,
+    "sparsity": _sparsity,
+    "matrix_factorization": _matrix_factorization,
+    "factorization_stability": _factorization_stability,
+    "regularized_factorization": _regularized_factorization,
+    "sparsity_batch": _sparsity_batch,
+    "stationary_conditions": _stationary_conditions,
 }
+"""The longest first, so that no core is left with one of them."""
 
 
 def _collect_and_notebook(runner: _Runner, config: Config) -> dict[str, float]:
     """Seconds of a collection and of a notebook, from the points and the figure of a small experiment."""
     tiny = load(runner.directory / "config", {"scale": "tiny"})
     name = next((name for name in tiny.experiments if tiny.module_of(name) == "stationary_conditions"), None)
-    if name is None or not set(FIGURES) <= set(config.figures):
+    if name is None or FIGURE not in config.figures:
         return {}
     plan = Plan.of(tiny, name)
     (runner.scratch / "plan.json").write_text(plan.to_json())
     runner.run(runner.points(plan.points()))
     out = f"results/tiny/{name}.nc"
     collected, _, _ = runner.run(Timed("collect", ["collect", "plan.json", "--out", out]))
-    jobs = []
-    for figure in FIGURES:
-        notebook = str(runner.directory / "notebooks" / f"{figure}.ipynb")
-        folders = [
-            "--results",
-            "results/tiny",
-            "--figures",
-            f"figures/{figure}",
-            "--executed",
-            f"executed/{figure}.ipynb",
-        ]
-        job = Timed(figure, ["notebook", notebook, *folders, "--expect", f"{figure}.pdf"])
-        jobs.append(functools.partial(runner.run, job))
-    return {"collect": collected, "notebook": sum(computed for computed, _, _ in runner.run_all(jobs)) / len(jobs)}
+    notebook = str(runner.directory / "notebooks" / f"{FIGURE}.ipynb")
+    folders = ["--results", "results/tiny", "--figures", "figures", "--executed", f"executed/{FIGURE}.ipynb"]
+    executed, _, _ = runner.run(Timed(FIGURE, ["notebook", notebook, *folders, "--expect", f"{FIGURE}.pdf"]))
+    return {"collect": collected, "notebook": executed}

@@ -106,7 +106,7 @@ class FileCheckpoint:
         """
         kept = self.folder / RESULT
         kept.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a disk without links: such a job trains again
+        with contextlib.suppress(OSError):  # a disk without links: such a job computes again
             os.link(path, kept)
         for checkpoint in self._files():
             checkpoint.unlink()
@@ -152,7 +152,7 @@ class FileCheckpoint:
                 lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
                 fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _LeasedError(f"{self.folder} is leased: another process trains this point; wait for it") from None
+                raise _LeasedError(f"{self.folder} is leased: another process runs this point; wait for it") from None
             except FileNotFoundError:  # the holder removed the folder between the two calls
                 continue
             except OSError as error:

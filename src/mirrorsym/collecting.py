@@ -27,8 +27,7 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
     plan = Plan.from_json(plan_file.read_text())
     experiment = load_experiment(plan.module)
     points = plan.points()
-    module = f"mirrorsym.experiments.{plan.module}"
-    code = {fingerprints.fingerprint(module), fingerprints.accepted(results / "fingerprints", module)}
+    code = fingerprints.valid(results / "fingerprints", f"mirrorsym.experiments.{plan.module}")
     datasets = [_read(results / "points" / point.name, code) for point in points]
     attributes = {
         "experiment": plan.experiment,
@@ -39,9 +38,8 @@ def collect_plan(plan_file: Path, results: Path, out: Path) -> None:
         **_of_the_points(datasets),
     }
     store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)
-    if experiment.training:
-        for point in points:
-            shutil.rmtree(results / "checkpoints" / point.name.with_suffix(""), ignore_errors=True)
+    for point in points:
+        shutil.rmtree(results / "checkpoints" / point.name.with_suffix(""), ignore_errors=True)
 
 
 def _read(path: Path, code: set[str]) -> xr.Dataset:

@@ -64,7 +64,7 @@ class Cluster(_Model):
     partition: str = Field("", description="Partition of the simulations, which need CPUs only.")
     gpu_partition: str = Field("", description="Partition of the trainings; empty: the same as partition.")
     gpu_model: str = Field("", pattern=r"^[\w.]*$", description="Type of GPU, as the cluster's gres calls it.")
-    max_runtime: int = Field(1440, gt=0, description="The longest time in minutes that one point may ask for.")
+    max_runtime: int = Field(1440, gt=0, description="The longest time in minutes that one job may ask for.")
 
     def resources(self, gpu: int) -> dict[str, str]:
         """Return the resources by which Snakemake's SLURM plugin knows them, for a job with or without a GPU."""

@@ -37,6 +37,11 @@ def noted(folder: Path, module: str) -> str:
     return _noted(folder, module) or fingerprint(module)
 
 
+def valid(folder: Path, module: str) -> set[str]:
+    """Return the fingerprints whose results count as those of today's code: its own, and an accepted one."""
+    return {noted(folder, module), accepted(folder, module)}
+
+
 def current_file(folder: Path, module: str) -> Path:
     """Return the path of the fingerprint file of today's code."""
     return folder / f"{module}.{accepted(folder, module)[:16]}.txt"
@@ -69,7 +74,7 @@ def accept(folder: Path, module: str, older: str) -> None:
         FileError: if the folder cannot be written.
     """
     known = _accepted(folder)
-    known.setdefault(module, {})[fingerprint(module)] = older
+    known.setdefault(module, {})[noted(folder, module)] = older
     write_atomically(folder / ACCEPTED, json.dumps(known, indent=1))
     update(folder, module)
 

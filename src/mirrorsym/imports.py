@@ -73,8 +73,7 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], results: Path) -> P
         if dataset[axis].values.tolist() != list(values):
             raise ImportRefused(f"{file}: its coordinate {axis!r} is not what its attribute 'point' says")
     module = f"mirrorsym.experiments.{point.module}"
-    here = {fingerprints.fingerprint(module), fingerprints.accepted(results / "fingerprints", module)}
-    if dataset.attrs.get("fingerprint") not in here:
+    if dataset.attrs.get("fingerprint") not in fingerprints.valid(results / "fingerprints", module):
         commit = dataset.attrs.get("code_version", "that version")
         raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {commit}")
     return point
@@ -96,5 +95,6 @@ def accept_results(config: Config, experiment_id: str, results: Path) -> str:
         what = "results of several versions of the code" if made_by else "no results"
         raise ImportRefused(f"{experiment_id} has {what} at scale {config.scale}, so there is nothing to accept")
     older = made_by.pop()
-    fingerprints.accept(results / "fingerprints", module, older)
-    return f"{experiment_id}: today's code ({fingerprints.fingerprint(module)[:12]}) counts as {older[:12]}"
+    folder = results / "fingerprints"
+    fingerprints.accept(folder, module, older)
+    return f"{experiment_id}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"

@@ -40,7 +40,8 @@ def run_point(
 ) -> xr.Dataset:
     """Return the point's dataset, described after the contract, and write it where ``out`` says.
 
-    A training keeps its checkpoints below ``results/checkpoints`` and removes them when the result stands.
+    A training keeps its checkpoints below ``results/checkpoints`` and removes them when the result stands. There, too,
+    lies the lease of a cluster's job, and then its result, until it is collected.
 
     Args:
         point: what to run.
@@ -49,12 +50,12 @@ def run_point(
         out: where to write the dataset, if anywhere.
         device: "cpu", "cuda" or "auto".
         checkpoint_seconds: the time between two checkpoints of a training.
-        walltime: seconds that a cluster gives to this job. A training then stops by itself before they are over, waits
-            for another job of the same point instead of failing, and takes the result that such a job left.
+        walltime: seconds that a cluster gives to this job. It then waits for another job of the same point instead of
+            failing, and takes the result that such a job left; a training stops by itself before they are over.
 
     Raises:
         ConfigError: if a GPU is demanded and there is none.
-        FileError: if another process trains the same point, or a checkpoint or the result cannot be written.
+        FileError: if another process runs the same point, or a checkpoint or the result cannot be written.
         Stopped: if a signal or the walltime stopped a training, after its checkpoint was written.
     """
     deadline = deadline_of(walltime)
@@ -69,12 +70,13 @@ def run_point(
     device = pick_device(device) if experiment.training else "cpu"
     code = code_attributes(point, results)  # before the run: an edit while it computes is not what computed it
     checkpoint: FileCheckpoint | NoCheckpoint = NoCheckpoint()
-    if experiment.training:
+    if experiment.training or deadline:
         folder = results / "checkpoints" / point.name.with_suffix("")
         checkpoint = FileCheckpoint(folder, checkpoint_seconds, code["fingerprint"], deadline)
         if deadline and out and (kept := taken(checkpoint, code["fingerprint"], out)):
             return kept
-        checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
+        if experiment.training:
+            checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
     settings = experiment.settings.model_validate(point.settings)
     try:
         with ProgressBar(point) as progress:

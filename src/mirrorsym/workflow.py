@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.cli import get_argument_parser
-from snakemake.jobs import GroupJob
 from snakemake.logging import DefaultFormatter, logger
 
 from mirrorsym.config import ConfigError, nearest
 
 OURS = "mirrorsym: "
+TRAINING = "train_"
 REASON_LENGTH = 150
 REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
 
@@ -87,9 +87,10 @@ class ShortMessages(DefaultFormatter):
 
         A training is named here: as a directive of its rule, Snakemake would format the name for each job of a plan.
         """
-        if not msg["rule_msg"]:
-            name = str(msg["rule_name"]).removeprefix("train_")
-            msg = {**msg, "rule_msg": f"{name}: {' '.join(map(str, msg['wildcards'].values()))}"}
+        rule = str(msg["rule_name"])
+        if rule.startswith(TRAINING) and not msg["rule_msg"]:
+            values = " ".join(map(str, msg["wildcards"].values()))
+            msg = {**msg, "rule_msg": f"{rule.removeprefix(TRAINING)}: {values}"}
         reason = str(msg.get("reason") or "")
         if len(reason) > REASON_LENGTH and not self.dryrun:
             msg = {**msg, "reason": f"{reason[:REASON_LENGTH]} …"}
@@ -107,36 +108,8 @@ class ShortMessages(DefaultFormatter):
         return "" if text.startswith(REPEATED) else text
 
 
-def log_group_error(group: GroupJob, msg: str | None = None, aux_logs: list[str] | None = None, **more: Any) -> None:
-    """Report the jobs of a failed group that left no result, each with what the scheduler said of the group.
-
-    Snakemake's own method reports every job of the group, and drops the scheduler's message.
-    """
-    for job in group.jobs:
-        if not all(Path(str(path)).exists() for path in job.output):
-            job.log_error(msg, aux_logs=aux_logs, **more)
-
-
-def see_cancelled_jobs() -> None:
-    """Let the SLURM plugin, where it is in use, see that a job was cancelled.
-
-    ``sacct`` says "CANCELLED by 1000"; plugin 2.8 knows "CANCELLED" only, and would wait for such a job for ever.
-    """
-    plugin = sys.modules.get("snakemake_executor_plugin_slurm")
-    if plugin is None:
-        return
-    query = plugin.query_job_status
-
-    async def first_words(command: str, log: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
-        states, seconds = await query(command, log)
-        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
-
-    plugin.query_job_status = first_words  # type: ignore[attr-defined]
-
-
 def shorten_messages(settings: Any) -> None:
     """Let the terminal show what a person reads, unless --verbose asks for everything; the log file keeps all."""
-    GroupJob.log_error = log_group_error
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler" and not settings.verbose:
             formatter = ShortMessages(settings.quiet, settings.show_failed_logs)

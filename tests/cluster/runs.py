@@ -113,4 +113,8 @@ class Silence:
         self.project = make_project(folder / "project")
         self.project.configure(SMALL)
         self.run = Run(self.project, PATH=f"{wrapper.parent}:{os.environ['PATH']}")
-        until("the silent run's points", lambda: len(list(self.project.folder.glob("results/points/*/*/*.nc"))) == 2)
+        until("the silent run's points", lambda: self._points() == 2 or self.run.process.poll() is not None)
+        assert self._points() == 2, self.run.text()[-2000:]
+
+    def _points(self) -> int:
+        return len(list(self.project.folder.glob("results/points/*/*/*.nc")))

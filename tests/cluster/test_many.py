@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 from project import make_project
-from runs import PROFILE, Run
+from runs import PROFILE, Run, log_of
 from slurm import jobs
 
-from mirrorsym.points import Point
+from mirrorsym.config import load
+from mirrorsym.points import Point, points_of
 from mirrorsym.runner import run_point
 
-POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "60"))
+POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "40"))
 PACKED = 10
+
+
+def sweep(points: int) -> dict[str, Any]:
+    """Return a configuration of so many points, each a fraction of a second."""
+    experiment = {
+        "module": "stationary_conditions",
+        "settings": {"steps": 5},
+        "seeds": points,
+        "sweep": [{"landscape": ["rescaling"]}],
+        "resources": {"mem_mb": 700, "runtime": 2},
+    }
+    return {"experiments": {"tiny": experiment}, "figures": {}}
+
+
+def packed(points: int) -> tuple[str, ...]:
+    """Return the options that pack so many points into a job."""
+    return (*PROFILE, "--groups", "train_tiny=tiny", "--group-components", f"tiny={points}")
 
 
 @pytest.mark.timeout(7200)
 def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
-    experiment = {
-        "module": "stationary_conditions",
-        "settings": {"steps": 5},
-        "seeds": POINTS,
-        "sweep": [{"landscape": ["rescaling"]}],
-        "resources": {"mem_mb": 700, "runtime": 2},
-    }
-    project.configure({"experiments": {"tiny": experiment}, "figures": {}})
-    packed = ("--groups", "train_tiny=tiny", "--group-components", f"tiny={PACKED}")
-    run = Run(project, *PROFILE, *packed)
+    project.configure(sweep(POINTS))
+    run = Run(project, *packed(PACKED))
     assert run.wait(7000) == 0, run.text()[-3000:]
     result = project.result("tiny")
     assert result.sizes["seed"] == POINTS
@@ -45,3 +56,25 @@ def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
     submitted = [job for job in jobs() if job["Comment"].endswith("tiny_train_tiny")]
     assert len(submitted) == -(-POINTS // PACKED)
     assert {job["State"] for job in submitted} == {"COMPLETED"}
+
+
+@pytest.mark.timeout(600)
+def test_a_failing_point_costs_those_packed_with_it_nothing(slurm: object, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    project.configure(sweep(3))
+    first = points_of(load(project.folder / "config", {}), "tiny")[0]
+    obstacle = project.folder / "results" / "checkpoints" / first.name.with_suffix("")
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("no folder")
+    failing = Run(project, *packed(3), "--retries", "0")
+    assert failing.wait() == 1
+    sentences = [line for line in failing.text().splitlines() if line.startswith("mirrorsym: train_tiny failed")]
+    assert len(sentences) == 1, failing.text()[-3000:]
+    assert f"{obstacle.relative_to(project.folder)}" in sentences[0]
+
+    obstacle.unlink()
+    again = Run(project, *packed(3))
+    assert again.wait() == 0, again.text()[-3000:]
+    assert not project.result("tiny").status.any()
+    taken = ["another job of this point has finished it" in log_of(project, "tiny", seed) for seed in range(3)]
+    assert taken == [False, True, True]

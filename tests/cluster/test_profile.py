@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 from project import ROOT, SMALL, Project, make_project
-from runs import PROFILE, TRAINING, Run
+from runs import PROFILE, TRAINING, Run, until
 from slurm import jobs
 
 from mirrorsym.config import load
@@ -20,7 +21,14 @@ GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
 TASKS = 101
 """One more than the jobs that Snakemake starts in a second by default."""
+LIMIT = 30
+"""Tasks of an array. The last of each fails once, and says nothing of the others."""
 ARRAY = """
+from mirrorsym.cluster import mend_slurm_states
+
+mend_slurm_states()
+
+
 rule all:
     input:
         expand("{number}.txt", number=range(TASKS)),
@@ -35,7 +43,7 @@ rule train:
         mem_mb=600,
         runtime=5,
     shell:
-        "echo {wildcards.number} > {output} 2> {log}"
+        "[ $SLURM_ARRAY_TASK_ID != LIMIT ] && echo {wildcards.number} > {output} 2> {log}"
 """
 
 
@@ -46,8 +54,9 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
         (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
     (project.folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    run = Run(project, *PROFILE, "--configfile", "tiny.yaml")
+    run = Run(project, "--workflow-profile", *PROFILE[1:], "--configfile", "tiny.yaml")
     assert run.wait(1100) == 0, run.text()[-3000:]
+    assert not [path for path in (project.folder / "results/checkpoints").rglob("*") if path.is_file()]
     return project
 
 
@@ -77,25 +86,30 @@ def test_jobs_asked_for_what_they_need(paper: Project) -> None:
             assert wanted.get("gres/gpu") == ("1" if entry.resources.gpu else None), name
             assert wanted["mem"] == f"{entry.resources.mem_mb}M", name
             hours, rest, _ = map(int, job["Timelimit"].split(":"))
+            assert 60 * hours + rest <= config.cluster.max_runtime
             minutes += 60 * hours + rest
-        assert minutes == entry.resources.runtime * len(points_of(config, name)), name
+        points = len(points_of(config, name))
+        share = config.cluster.max_runtime // (points // len(mine))
+        assert minutes == min(entry.resources.runtime, share) * points, name
     assert not any("collect" in job["Comment"] or "cifar10" in job["Comment"] for job in asked)
 
 
 @pytest.mark.timeout(1200)
 def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: Path) -> None:
+    """All are submitted; when the first array is over, its failed task is submitted again, and no other."""
     project = Project(tmp_path)
-    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)))
+    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)).replace("LIMIT", str(LIMIT)))
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
     run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
-    assert run.wait(1100) == 0, run.text()[-3000:]
-    assert [(tmp_path / f"{number}.txt").read_text().strip() for number in range(TASKS)] == [
-        str(n) for n in range(TASKS)
-    ]
+    until("a retry", lambda: "Trying to restart" in run.text(), 600)
+    run.send(signal.SIGINT)
+    run.wait(200)
+    kept = {path.stem: path.read_text().strip() for path in tmp_path.glob("*.txt") if path.stem.isdecimal()}
+    assert len(kept) >= LIMIT - 1
+    assert all(number == text for number, text in kept.items())
+    assert run.text().count("Error in rule train") == 1
     tasks = [job for job in jobs() if job["JobID"].partition("_")[2].isdecimal()]
-    assert len(tasks) == TASKS
-    assert len({job["JobID"].partition("_")[0] for job in tasks}) == 4  # of thirty tasks each
-    assert {job["State"] for job in tasks} == {"COMPLETED"}
+    assert len({job["JobID"].partition("_")[0] for job in tasks}) == -(-TASKS // LIMIT)
 
 
 @pytest.mark.timeout(900)
@@ -106,6 +120,12 @@ def test_a_refused_submission_is_one_sentence_and_the_same_command_goes_on(slurm
         {**SMALL, "experiments": {**SMALL["experiments"], "homogeneity": training}, "cluster": {"gpu_partition": "big"}}
     )
     command = (*PROFILE, "--retries", "0")
+    charged = Run(project, *command, "--config", 'cluster={"account": "nobody"}')
+    assert charged.wait() == 1
+    failures = [line for line in charged.text().splitlines() if line.startswith("mirrorsym: train_")]
+    assert len(failures) == 4, charged.text()[-3000:]
+    assert all("The given account nobody appears to be invalid" in failure for failure in failures)
+
     refused = Run(project, *command)
     assert refused.wait() == 1
     sentences = [line for line in refused.text().splitlines() if line.startswith("mirrorsym: train_homogeneity failed")]

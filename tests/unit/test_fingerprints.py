@@ -128,6 +128,7 @@ def test_an_accepted_change_counts_as_the_older_code(package: Path, tmp_path: Pa
     fingerprints._parsed.cache_clear()
     fingerprints.accept(folder, "mirrorsym.top", older)
     assert fingerprints.accepted(folder, "mirrorsym.top") == older
+    assert fingerprints.valid(folder, "mirrorsym.top") == {current("mirrorsym.top"), older}
     assert fingerprints.update(folder, "mirrorsym.top") == path
 
 

@@ -32,6 +32,13 @@ def test_other_jobs_have_a_message_of_their_own() -> None:
     assert shown(rule_msg="CIFAR-10: fetch")[0] == "Job 7: CIFAR-10: fetch"
 
 
+def test_a_rule_that_is_no_training_shows_its_files() -> None:
+    files = {"input": ["paper/fig1.pdf"], "output": [], "log": [], "benchmark": None}
+    scheduling = {"local": True, "is_checkpoint": False, "priority": 0, "threads": 1, "resources": {}}
+    lines = shown(rule_name="all", wildcards={}, **files, **scheduling)
+    assert lines[:2] == ["localrule all:", "    input: paper/fig1.pdf"]
+
+
 @pytest.mark.parametrize(("dryrun", "length"), [(False, len("Reason: ") + REASON_LENGTH + 2), (True, 508)])
 def test_only_a_dry_run_shows_the_whole_of_a_long_reason(dryrun: bool, length: int) -> None:
     assert len(shown(dryrun, reason="x" * 500)[1]) == length

@@ -28,6 +28,7 @@ TRAINING = Point(
     {"weight_decay": [0.01]},
     0,
 )
+SIMULATION = Point("tiny", "stationary_conditions", {"steps": 5}, None, {"landscape": ["rescaling"]}, 0)
 
 
 def test_the_deadline_leaves_a_margin() -> None:
@@ -37,14 +38,15 @@ def test_the_deadline_leaves_a_margin() -> None:
     assert deadline_of(60) == pytest.approx(now + 40, abs=1)
 
 
+@pytest.mark.parametrize("point", [TRAINING, SIMULATION], ids=["training", "simulation"])
 def test_a_second_job_of_a_cluster_takes_the_first_ones_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    point: Point, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results" / "out.nc"
-    first = run_point(TRAINING, tmp_path / "results", tmp_path, out, walltime=600)
+    first = run_point(point, tmp_path / "results", tmp_path, out, walltime=600)
     made = out.read_bytes()
     out.unlink()  # as Snakemake does before a job starts
-    second = run_point(TRAINING, tmp_path / "results", tmp_path, out, walltime=600)
+    second = run_point(point, tmp_path / "results", tmp_path, out, walltime=600)
     assert "has finished it" in capsys.readouterr().out
     assert out.read_bytes() == made
     xr.testing.assert_identical(second, store.read(out))
@@ -62,6 +64,7 @@ def test_a_result_of_other_code_is_not_taken(tmp_path: Path, capsys: pytest.Capt
     assert store.read(kept).attrs["fingerprint"] == made.attrs["fingerprint"]
 
 
-def test_on_one_machine_nothing_is_kept(tmp_path: Path) -> None:
-    run_point(TRAINING, tmp_path / "results", tmp_path, tmp_path / "out.nc")
+@pytest.mark.parametrize("point", [TRAINING, SIMULATION], ids=["training", "simulation"])
+def test_on_one_machine_nothing_is_kept(point: Point, tmp_path: Path) -> None:
+    run_point(point, tmp_path / "results", tmp_path, tmp_path / "out.nc")
     assert not [path for path in (tmp_path / "results" / "checkpoints").rglob("*") if path.is_file()]

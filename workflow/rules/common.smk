@@ -7,11 +7,12 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from mirrorsym import fingerprints, process
 from mirrorsym.claims import ClaimError, claimed_experiments, load_claims
+from mirrorsym.cluster import mend_groups, mend_slurm_states, points_of_a_job
 from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
 from mirrorsym.points import Plan, digest
-from mirrorsym.workflow import check_targets, keep_signature, python, runs_here, see_cancelled_jobs, shorten_messages
+from mirrorsym.workflow import check_targets, keep_signature, python, runs_here, shorten_messages
 
 RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
@@ -62,7 +63,8 @@ except (ConfigError, ClaimError) as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
-see_cancelled_jobs()
+mend_groups()
+mend_slurm_states()
 FIGURES = Path("paper/figures") / CONFIG.scale
 CLAIMS_FILE = RESULTS / CONFIG.scale / "claims.json"
 
@@ -73,6 +75,15 @@ def result_file(experiment):
 
 def figure_files(figure):
     return [FIGURES / f"{figure}.{suffix}" for suffix in FORMATS]
+
+
+def longest_share(rule, points):
+    """The minutes that a point may ask for where the points of one job share the longest time of the cluster."""
+    together, longest = points_of_a_job(workflow.group_settings, rule, points), CONFIG.cluster.max_runtime
+    if together > longest:
+        what = f"{together} points of {rule} go as one job, which asks for a minute for each of them"
+        sys.exit(f"mirrorsym: {what}; cluster.max_runtime is {longest}: lower the profile's group-components")
+    return longest // together
 
 
 def kept_up_to_date(update, *arguments):

@@ -39,7 +39,9 @@ def training_rule(name, plan, points):
             **CONFIG.cluster.resources(entry.resources.gpu),
             mem_mb=keep_signature(lambda wildcards, attempt: attempt * entry.resources.mem_mb),
             runtime=keep_signature(
-                lambda wildcards, attempt: min(attempt * entry.resources.runtime, CONFIG.cluster.max_runtime)
+                lambda wildcards, attempt: min(
+                    attempt * entry.resources.runtime, longest_share(f"train_{name}", len(points))
+                )
             ),
             gpu=entry.resources.gpu,
             lane=1,  # a cluster's profile says how many jobs of a group run at once

@@ -1,0 +1,65 @@
+"""What Snakemake and its SLURM plugin lack for jobs that are packed, refused, cancelled, or tasks of an array."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from snakemake.jobs import GroupJob
+from snakemake.settings.types import GroupSettings
+from snakemake.spawn_jobs import SpawnedJobArgsFactory
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+
+def points_of_a_job(groups: GroupSettings | None, rule: str, points: int) -> int:
+    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``."""
+    group = groups and groups.overwrite_groups.get(rule)
+    return min(points, groups.group_components.get(group, 1)) if groups and group else 1
+
+
+def log_group_error(group: GroupJob, msg: str | None = None, aux_logs: list[str] | None = None, **more: Any) -> None:
+    """Report the jobs of a failed group that left no result, each with what the scheduler said of the group.
+
+    Snakemake's own method reports every job of the group, and drops the scheduler's message.
+    """
+    for job in group.jobs:
+        if not all(Path(str(path)).exists() for path in job.output):
+            job.log_error(msg, aux_logs=aux_logs, **more)
+
+
+def mend_groups() -> None:
+    """Let a group name its rule, report what failed in it only, and go on after a point failed as the workflow does.
+
+    The SLURM plugin 2.8 asks a job whose submission was refused for its rule; Snakemake 9 does not tell jobs to keep
+    going, so that the points packed behind a failing one would never start.
+    """
+    GroupJob.log_error = log_group_error
+    GroupJob.rule = property(lambda group: next(iter(group.jobs)).rule)
+    general_args = SpawnedJobArgsFactory.general_args
+
+    def with_keep_going(factory: SpawnedJobArgsFactory, executor_common_settings: CommonSettings) -> str:
+        keep_going = factory.workflow.execution_settings.keep_going
+        return f"{general_args(factory, executor_common_settings)}{' --keep-going' if keep_going else ''}"
+
+    SpawnedJobArgsFactory.general_args = with_keep_going
+
+
+def mend_slurm_states() -> None:
+    """Let the SLURM plugin, where it is in use, see the state of cancelled jobs and of an array's tasks.
+
+    ``sacct`` says "CANCELLED by 1000"; plugin 2.8 knows "CANCELLED" only, and would wait for such a job for ever. It
+    asks for ``JobIdRaw``, which never is the ``ARRAY_TASK`` that it looks for, and then takes the state of the array's
+    last task for that of all.
+    """
+    plugin = sys.modules.get("snakemake_executor_plugin_slurm")
+    if plugin is None:
+        return
+    query = plugin.query_job_status
+
+    async def states_of_jobs(command: str, log: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await query(command.replace("JobIdRaw", "JobID"), log)
+        return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
+
+    plugin.query_job_status = states_of_jobs  # type: ignore[attr-defined]
