@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from mirrorsym.process import run_measured
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "src", "config", "notebooks", "profiles", "envs", "pyproject.toml")
 BARE = """
@@ -83,18 +85,15 @@ def planned(folder: Path) -> dict[str, float]:
     """Return the seconds and the peak memory of ``snakemake -n`` in a folder, and how many jobs it plans."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--cores", "2"]
-    with tempfile.TemporaryFile("w+") as out:
-        start = time.monotonic()
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        said = out.read()
-    if process.returncode != 0:
-        sys.exit(said)
-    counts = [int(line.split()[1]) for line in said.splitlines() if line.startswith("total")]
-    return {"seconds": round(seconds, 2), "peak_mb": round(used.ru_maxrss / 1024), "jobs": counts[0] if counts else 0}
+    ended = run_measured(command, folder, environment)
+    if ended.code != 0:
+        sys.exit(ended.said)
+    counts = [int(line.split()[1]) for line in ended.said.splitlines() if line.startswith("total")]
+    return {
+        "seconds": round(ended.seconds, 2),
+        "peak_mb": round(ended.peak_mb),
+        "jobs": counts[0] if counts else 0,
+    }
 
 
 def both_planned(ours: Path, bare: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import datetime
 import itertools
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from mirrorsym import costs, provenance
 from mirrorsym.config import Config, ConfigError, load, load_experiment
 from mirrorsym.experiments.base import Value
 from mirrorsym.points import Plan, Point, points_of
+from mirrorsym.process import run_measured
 from mirrorsym.rates import Arm, Rates, Speed, fit, published_peak, rates_file, write_rates
 
 THREADS = (
@@ -184,22 +184,11 @@ class _Runner:
             "MIRRORSYM_PARENT": str(os.getpid()),
         }
         command = [sys.executable, "-m", "mirrorsym", "job", *job.arguments]
-        with tempfile.TemporaryFile(dir=self.scratch) as out:
-            began = time.perf_counter()
-            process = subprocess.Popen(command, cwd=self.scratch, env=environment, stdout=out, stderr=out)
-            try:
-                _, status, used = os.wait4(process.pid, 0)
-            except BaseException:
-                process.kill()
-                raise
-            process.returncode = os.waitstatus_to_exitcode(status)
-            clock = time.perf_counter() - began
-            out.seek(0)
-            said = out.read().decode(errors="replace")
-        if process.returncode != 0:
-            last = next((line for line in reversed(said.splitlines()) if line.strip()), "it left no message")
+        ended = run_measured(command, self.scratch, environment)
+        if ended.code != 0:
+            last = next((line for line in reversed(ended.said.splitlines()) if line.strip()), "it left no message")
             raise CalibrationError(f"the job {job.name} of the calibration failed: {last.removeprefix('mirrorsym: ')}")
-        return used.ru_utime + used.ru_stime, clock, said
+        return ended.cpu_seconds, ended.seconds, ended.said
 
     def compiled(self) -> set[Path]:
         """The files of compiled code in the cache."""

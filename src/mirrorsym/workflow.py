@@ -1,18 +1,22 @@
-"""What the Snakefile needs of Snakemake itself: the targets that were asked for, and errors in one sentence."""
+"""What the Snakefile needs of Snakemake itself: what the command line asks for, and errors in one sentence."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snakemake.cli import get_argument_parser
+from snakemake.cli import get_argument_parser, parse_args
 from snakemake.logging import DefaultFormatter, logger
+from snakemake.settings.types import GroupSettings
 
+from mirrorsym.cluster import points_of_a_job
 from mirrorsym.config import ConfigError, nearest
 
 OURS = "mirrorsym: "
@@ -36,6 +40,31 @@ def runs_here() -> bool:
     """Return whether the command line runs the jobs on this machine; with a profile or an executor it may not."""
     given = _arguments()
     return not (given.dryrun or given.executor or given.profile or given.workflow_profile)
+
+
+def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
+    """Refuse a profile that packs more points into a job than the job may ask minutes for, one for each at least.
+
+    Snakemake knows the groups of its profiles after the Snakefile is read; an error would then be one of a rule's.
+
+    Args:
+        points: how many points each rule has.
+        max_runtime: minutes, the longest that one job may ask for.
+
+    Raises:
+        ConfigError: with the rule.
+    """
+    if not (given := _arguments()).profile and not given.workflow_profile and not given.groups:
+        return
+    with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles, and Snakemake did so before
+        given = parse_args(sys.argv[1:])[1]
+    groups = GroupSettings(overwrite_groups=given.groups, group_components=given.group_components)
+    for rule, count in points.items():
+        together = points_of_a_job(groups, rule, count)
+        if together > max_runtime:
+            what = f"{together} points of {rule} go as one job, which asks for a minute for each of them"
+            limit = f"cluster.max_runtime is {max_runtime}"
+            raise ConfigError(f"{what}, and {limit}: raise it, or lower the profile's group-components")
 
 
 def _arguments() -> Any:

@@ -67,7 +67,7 @@ def _hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 300) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 600) -> Any:
     """Wait for something and return it."""
     deadline = time.monotonic() + seconds
     while not (found := true()):

@@ -58,7 +58,7 @@ def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
     assert {job["State"] for job in submitted} == {"COMPLETED"}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_failing_point_costs_those_packed_with_it_nothing(slurm: object, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     project.configure(sweep(3))

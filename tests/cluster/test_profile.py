@@ -112,7 +112,7 @@ def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: 
     assert len(arrays) == -(-TASKS // LIMIT)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_refused_submission_is_one_sentence_and_the_same_command_goes_on(slurm: object, tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     training = {**TRAINING, "settings": {**TRAINING["settings"], "epochs": 1}, "seeds": 2, "resources": {"gpu": 1}}

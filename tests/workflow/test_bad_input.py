@@ -33,6 +33,10 @@ def refused(project: Project, command: str, *arguments: str, **environment: str)
         (("--config", 'figures={"fig77":{}}'), ["fig77", "fig77.ipynb is missing"]),
         (("--config", 'figures={"cifar10":{}}'), ["figures.cifar10", "take another"]),
         (("--config", "device=cuda"), ["cuda", "no GPU"]),
+        (
+            ("--profile", "profiles/slurm", "--config", 'cluster={"max_runtime":1}'),
+            ["2 points of train_sparsity", "cluster.max_runtime is 1", "group-components"],
+        ),
         (("--config", "device=gpu"), ["device", "gpu"]),
         (
             ("--config", 'experiments={"sparsity":{"settings":{"step":5}}}'),

@@ -12,7 +12,7 @@ from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
 from mirrorsym.points import Plan, digest
-from mirrorsym.workflow import check_targets, keep_signature, python, runs_here, shorten_messages
+from mirrorsym.workflow import check_packing, check_targets, keep_signature, python, runs_here, shorten_messages
 
 RESULTS = Path("results")
 PYTHON = python(workflow.deployment_settings)
@@ -57,6 +57,7 @@ try:
     CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
     if workflow.is_main_process:
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
+        check_packing({f"train_{name}": len(points) for name, points in POINTS.items()}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except (ConfigError, ClaimError) as error:
@@ -79,11 +80,7 @@ def figure_files(figure):
 
 def longest_share(rule, points):
     """The minutes that a point may ask for where the points of one job share the longest time of the cluster."""
-    together, longest = points_of_a_job(workflow.group_settings, rule, points), CONFIG.cluster.max_runtime
-    if together > longest:
-        what = f"{together} points of {rule} go as one job, which asks for a minute for each of them"
-        sys.exit(f"mirrorsym: {what}; cluster.max_runtime is {longest}: lower the profile's group-components")
-    return longest // together
+    return CONFIG.cluster.max_runtime // points_of_a_job(workflow.group_settings, rule, points)
 
 
 def kept_up_to_date(update, *arguments):
