@@ -8,6 +8,9 @@ from pathlib import Path
 SHORT, SAMPLES, LONG = 0.5, 30, 30.0
 """Snakemake looks at a job this many times in steps of SHORT seconds, and in steps of LONG seconds after that."""
 
+LATE = 1.04
+"""Each look takes a while, so that the timer runs late: by 0.5 to 4 % for spinning jobs of 20 and 50 s."""
+
 
 def clock_seconds(path: Path) -> float | None:
     """Return the seconds by the clock, None where the file is missing or holds none."""
@@ -26,7 +29,7 @@ def busy_seconds(path: Path) -> float | None:
     if row is None:
         return None
     seconds = float(row["s"])
-    looked = last_look(seconds)
+    looked = last_look(seconds / LATE)
     return (
         seconds if looked == 0 or row["cpu_time"] == "NA" else min(seconds, float(row["cpu_time"]) * seconds / looked)
     )

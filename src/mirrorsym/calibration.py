@@ -477,7 +477,7 @@ def _regularized_factorization(point: Point, steps: _Lengthen) -> Session:
     first = point.grid["weight_decay"][:1]
     return _session(
         [_with(point, {"max_steps": 50}, weight_decay=first)],
-        _with(point, {"max_steps": steps(20_000)}, weight_decay=first),
+        _with(point, {"max_steps": min(steps(10_000), costs.DESCENT_STEPS)}, weight_decay=first),
         _with(point, {"max_steps": 50}),
     )
 
