@@ -97,8 +97,8 @@ def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path) -> No
     project, run = start(tmp_path)
     wait_for_checkpoints(project)
     run.send(signal.SIGINT)
-    assert run.wait(200) != 0
-    until("cancelled jobs", lambda: not any(trainings(project)), 150)
+    assert run.wait() != 0
+    until("cancelled jobs", lambda: not any(trainings(project)))
     assert all(checkpoints(project, "faulty", seed) for seed in SEEDS)
     finish(Run(project), expected)
 
@@ -133,7 +133,7 @@ def test_walltime(expected: xr.Dataset, tmp_path: Path) -> None:
     stuck.suspend()
     until("the end of its time", lambda: time.time() > begun + 41, 150)
     slow.resume()
-    until("its last words", lambda: "before the job's time is over" in run.text(), 150)
+    until("its last words", lambda: "before the job's time is over" in run.text())
     finish(run, expected)
     assert "'TIMEOUT'" in run.text()
 
@@ -156,7 +156,7 @@ def test_the_node_is_lost(slurm: Slurm, expected: xr.Dataset, tmp_path: Path) ->
     project, run = start(tmp_path)
     wait_for_checkpoints(project)
     slurm.kill_node()
-    until("the loss", lambda: node_state() == "down", 90)
+    until("the loss", lambda: node_state() == "down")
     slurm.start_node()
     slurm.wait_for_node()
     finish(run, expected)
