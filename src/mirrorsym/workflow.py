@@ -54,8 +54,6 @@ def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
     Raises:
         ConfigError: with the rule.
     """
-    if not (given := _arguments()).profile and not given.workflow_profile and not given.groups:
-        return
     with contextlib.redirect_stderr(io.StringIO()):  # it names the profiles, and Snakemake did so before
         given = parse_args(sys.argv[1:])[1]
     groups = GroupSettings(overwrite_groups=given.groups, group_components=given.group_components)
