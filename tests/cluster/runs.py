@@ -22,6 +22,21 @@ TRAINING: dict[str, Any] = {
     "sweep": [{"weight_decay": [0.001]}],
 }
 """A training of about ten seconds on a core."""
+OFTEN = """
+import sys
+
+if plugin := sys.modules.get("snakemake_executor_plugin_slurm"):
+    plugin.Executor.next_seconds_between_status_checks = property(lambda executor: 3, lambda executor, seconds: None)
+"""
+"""Asks for the jobs' states every three seconds; by itself the plugin waits ten seconds more after each answer."""
+
+
+def make_cluster_project(folder: Path) -> Project:
+    """Return a fresh copy of the project that looks at its jobs often, since the tests' jobs are short."""
+    project = make_project(folder)
+    with open(project.folder / "Snakefile", "a") as file:
+        file.write(OFTEN)
+    return project
 
 
 class Run:
@@ -110,7 +125,7 @@ class Silence:
         wrapper.parent.mkdir()
         wrapper.write_text(f'#!/bin/sh\n[ -e {self.flag} ] && {{ sleep 1; exit 1; }}\nexec /usr/bin/sacct "$@"\n')
         wrapper.chmod(0o755)
-        self.project = make_project(folder / "project")
+        self.project = make_cluster_project(folder / "project")
         self.project.configure(SMALL)
         self.run = Run(self.project, PATH=f"{wrapper.parent}:{os.environ['PATH']}")
         until("the silent run's points", lambda: self._points() == 2 or self.run.process.poll() is not None)

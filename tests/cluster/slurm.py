@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -13,10 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "sbatch", "sacct")
 ETC = Path("/etc/slurm")
 CONFIGURED = ("slurm.conf", "gres.conf", "slurmdbd.conf")
+NAME = "mirrorsym"
 CPUS = 4
 """More than a small machine has: jobs wait for each other while they start, more than they compute."""
 
@@ -36,7 +40,7 @@ StoragePass=slurm
 StorageLoc=slurm_acct_db
 """
 SLURM = """
-ClusterName=test
+ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -81,6 +85,16 @@ PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10 Pree
 """
 
 
+def _processes_of_jobs() -> list[psutil.Process]:
+    """Return the watchers (slurmstepd) and processes of all jobs of the test's cluster."""
+    found = []
+    for process in psutil.process_iter(["name", "environ"]):
+        in_job = (process.info["environ"] or {}).get("SLURM_CLUSTER_NAME") == NAME
+        if in_job or process.info["name"] == "slurmstepd":
+            found.append(process)
+    return found
+
+
 class Unavailable(Exception):
     """SLURM cannot be started on this machine; the message is one sentence."""
 
@@ -106,7 +120,7 @@ class Slurm:
         self._start_database()
         self._spawn("slurmdbd", "slurmdbd", "-D")
         _wait("slurmdbd", lambda: _run("sacctmgr", "-n", "list", "cluster").returncode == 0)
-        _run("sacctmgr", "-i", "add", "cluster", "test")
+        _run("sacctmgr", "-i", "add", "cluster", NAME)
         self._spawn("slurmctld", "slurmctld", "-D")
         self.start_node()
         for account in ("default", "other"):
@@ -119,9 +133,12 @@ class Slurm:
         self._spawn("slurmd", "slurmd", "-D", "-N", _host())
 
     def kill_node(self) -> None:
-        """Kill the node's daemon with SIGKILL."""
+        """Kill the node's daemon, its jobs' watchers and then their processes, as a power cut does."""
         self.daemons["slurmd"].kill()
         self.daemons["slurmd"].wait()
+        for process in sorted(_processes_of_jobs(), key=lambda process: process.info["name"] != "slurmstepd"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def wait_for_node(self) -> None:
         """Wait until the node takes jobs."""
@@ -147,7 +164,7 @@ class Slurm:
     def _configure(self) -> None:
         """Write the configuration; a job's own srun finds it in /etc/slurm only."""
         ports = dict(zip(("dbd_port", "sql_port", "ctld_port", "slurmd_port"), _free_ports(4), strict=True))
-        values = {"folder": self.folder, "host": _host(), "cpus": CPUS, **ports}
+        values = {"name": NAME, "folder": self.folder, "host": _host(), "cpus": CPUS, **ports}
         for gpu in range(2):
             (self.folder / "dev" / f"gpu{gpu}").touch()
         self.sql_port = ports["sql_port"]

@@ -11,10 +11,12 @@ import psutil
 import pytest
 import xarray as xr
 from project import Project, make_project
-from runs import PROFILE, TRAINING, Run, checkpoints, log_of, process_of, until
+from runs import PROFILE, TRAINING, Run, checkpoints, log_of, make_cluster_project, process_of, until
 from slurm import Slurm, jobs, node_state
 
 SEEDS = range(2)
+PACKED = (*PROFILE, "--groups", "train_faulty=faulty", "--group-components", "faulty=2")
+"""Both trainings are one job, one after the other."""
 CONFIG = {
     "checkpoint_minutes": 0.03,
     "experiments": {"faulty": {**TRAINING, "seeds": 2, "resources": {"mem_mb": 1500, "runtime": 10, "gpu": 0}}},
@@ -33,7 +35,7 @@ def expected(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> xr.Datas
 
 def start(tmp_path: Path, **changes: object) -> tuple[Project, Run]:
     """Start a project whose trainings have changed resources, and wait until they have checkpoints."""
-    project = make_project(tmp_path / "project")
+    project = make_cluster_project(tmp_path / "project")
     experiment = {**CONFIG["experiments"]["faulty"]}
     experiment["resources"] = {**experiment["resources"], **changes}
     project.configure({**CONFIG, "experiments": {"faulty": experiment}})
@@ -59,10 +61,10 @@ def finish(run: Run, expected: xr.Dataset, seconds: float = 800) -> None:
 
 @pytest.mark.timeout(1200)
 def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -> None:
-    """Both trainings are one job: the first is over, and the second writes its only checkpoint when it is told to."""
-    project = make_project(tmp_path / "project")
+    """The first training is over, and the second writes its only checkpoint when it is told to."""
+    project = make_cluster_project(tmp_path / "project")
     project.configure({**CONFIG, "checkpoint_minutes": 60})
-    run = Run(project, *PROFILE, "--groups", "train_faulty=faulty", "--group-components", "faulty=2")
+    run = Run(project, *PACKED)
     until("the second training", lambda: list(project.folder.glob("results/checkpoints/faulty/*/*seed~1/lease")))
     time.sleep(2)
     urgent = ["sbatch", "--partition=urgent", "--ntasks=4", "--mem=100", "--output=/dev/null", "--wrap=sleep 3"]
@@ -153,11 +155,14 @@ def test_too_little_memory_at_first(expected: xr.Dataset, tmp_path: Path) -> Non
 
 @pytest.mark.timeout(1200)
 def test_the_node_is_lost(slurm: Slurm, expected: xr.Dataset, tmp_path: Path) -> None:
-    project, run = start(tmp_path)
-    wait_for_checkpoints(project)
+    project = make_cluster_project(tmp_path / "project")
+    project.configure(CONFIG)
+    run = Run(project, *PACKED)
+    until("the second training", lambda: checkpoints(project, "faulty", 1))
     slurm.kill_node()
     until("the loss", lambda: node_state() == "down")
     slurm.start_node()
     slurm.wait_for_node()
     finish(run, expected)
-    assert run.text().count("has been submitted with SLURM jobid") == 2
+    assert "another job of this point has finished it" in log_of(project, "faulty", 0)
+    assert run.text().count("has been submitted with SLURM jobid") == 1

@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from project import make_project
-from runs import PROFILE, Run, log_of
+from runs import PROFILE, Run, log_of, make_cluster_project
 from slurm import jobs
 
 from mirrorsym.config import load
 from mirrorsym.points import Point, points_of
 from mirrorsym.runner import run_point
 
-POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "40"))
+POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "20"))
 PACKED = 10
 
 
@@ -40,7 +39,7 @@ def packed(points: int) -> tuple[str, ...]:
 
 @pytest.mark.timeout(7200)
 def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+    project = make_cluster_project(tmp_path / "project")
     project.configure(sweep(POINTS))
     run = Run(project, *packed(PACKED))
     assert run.wait(7000) == 0, run.text()[-3000:]
@@ -60,7 +59,7 @@ def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1200)
 def test_a_failing_point_costs_those_packed_with_it_nothing(slurm: object, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+    project = make_cluster_project(tmp_path / "project")
     project.configure(sweep(3))
     first = points_of(load(project.folder / "config", {}), "tiny")[0]
     obstacle = project.folder / "results" / "checkpoints" / first.name.with_suffix("")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 import yaml
-from project import ROOT, SMALL, Project, make_project
-from runs import PROFILE, TRAINING, Run, until
+from project import ROOT, SMALL, Project
+from runs import OFTEN, PROFILE, TRAINING, Run, make_cluster_project, until
 from slurm import jobs
 
 from mirrorsym.config import load
@@ -21,8 +21,8 @@ GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
 TASKS = 101
 """One more than the jobs that Snakemake starts in a second by default."""
-LIMIT = 30
-"""Tasks of an array. The last of each fails once, and says nothing of the others."""
+LIMIT = 10
+"""Tasks of an array, fewer than the profile's. The last of each fails once, and says nothing of the others."""
 ARRAY = """
 from mirrorsym.cluster import mend_slurm_states
 
@@ -50,7 +50,7 @@ rule train:
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The whole paper at scale tiny, through SLURM."""
-    project = make_project(tmp_path_factory.mktemp("paper") / "project")
+    project = make_cluster_project(tmp_path_factory.mktemp("paper") / "project")
     for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
         (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
     (project.folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
@@ -98,9 +98,10 @@ def test_jobs_asked_for_what_they_need(paper: Project) -> None:
 def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: Path) -> None:
     """All are submitted; when the first array is over, its failed task is submitted again, and no other."""
     project = Project(tmp_path)
-    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)).replace("LIMIT", str(LIMIT)))
+    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)).replace("LIMIT", str(LIMIT)) + OFTEN)
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
-    run = Run(project, "--profile", "profiles/slurm-array", "--slurm-init-seconds-before-status-checks", "3")
+    fast = ("--slurm-init-seconds-before-status-checks", "3", "--slurm-array-limit", str(LIMIT))
+    run = Run(project, "--profile", "profiles/slurm-array", *fast)
     until("a retry", lambda: "Trying to restart" in run.text(), 1200)
     run.send(signal.SIGINT)
     run.wait(200)
@@ -114,7 +115,7 @@ def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: 
 
 @pytest.mark.timeout(1800)
 def test_a_refused_submission_is_one_sentence_and_the_same_command_goes_on(slurm: object, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "project")
+    project = make_cluster_project(tmp_path / "project")
     training = {**TRAINING, "settings": {**TRAINING["settings"], "epochs": 1}, "seeds": 2, "resources": {"gpu": 1}}
     project.configure(
         {**SMALL, "experiments": {**SMALL["experiments"], "homogeneity": training}, "cluster": {"gpu_partition": "big"}}

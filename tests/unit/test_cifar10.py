@@ -565,7 +565,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, archive: Path) -> None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.stderr == ""

@@ -51,7 +51,7 @@ class Project:
 
     def _run(self, command: list[str], check: bool, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(environment), text=True, capture_output=True, timeout=560
+            command, cwd=self.folder, env=self.environment(environment), text=True, capture_output=True, timeout=1700
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done

@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 PLACES = ["write:.nc.tmp", "rename:.nc", "write:.pt.tmp"]
-MOMENTS = int(os.environ.get("MIRRORSYM_KILLS", "5"))
+MOMENTS = int(os.environ.get("MIRRORSYM_KILLS", "3"))
 
 # Python imports sitecustomize from PYTHONPATH, so each job of the copy has this. It ends the whole run, once, in the
 # middle of what KILL_AT names; the job itself dies with its parent, which is part of what is tested.
@@ -84,7 +84,7 @@ def still_running(folder: Path) -> list[psutil.Process]:
 
 
 def wait_until_nothing_runs(folder: Path) -> None:
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while still_running(folder):
         assert time.monotonic() < deadline, f"still running: {still_running(folder)}"
         time.sleep(0.05)
@@ -94,7 +94,7 @@ def numbers(project: Project) -> list[xr.Dataset]:
     return [project.result(name).drop_attrs() for name in CONFIG["experiments"]]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     calm = make_project(tmp_path / "calm")
     calm.configure(CONFIG)
@@ -110,7 +110,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path) -> None:
     kills = 0
     for place in PLACES:
         run = project.start(KILL_AT=place, KILL_ONCE=str(tmp_path / f"killed at {place}"))
-        assert run.wait(timeout=120) == -signal.SIGKILL, f"{place} was never reached"
+        assert run.wait(timeout=600) == -signal.SIGKILL, f"{place} was never reached"
         kills += 1
         wait_until_nothing_runs(project.folder)
     while kills < len(PLACES) + MOMENTS:

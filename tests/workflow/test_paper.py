@@ -39,7 +39,7 @@ def write_claims(project: Project, *claims: dict[str, str]) -> None:
     path.write_text(json.dumps({"scale": "quick", "claims": claims}))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_report_is_made_once(paper: Project) -> None:
     folder = paper.folder / "paper" / "quick"
     assert (folder / "paper.pdf").read_bytes().startswith(b"%PDF")
