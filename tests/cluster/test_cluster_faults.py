@@ -34,7 +34,7 @@ def expected(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> xr.Datas
 
 
 def start(tmp_path: Path, **changes: object) -> tuple[Project, Run]:
-    """Start a project whose trainings have changed resources, and wait until they have checkpoints."""
+    """Start a project whose trainings have changed resources."""
     project = make_cluster_project(tmp_path / "project")
     experiment = {**CONFIG["experiments"]["faulty"]}
     experiment["resources"] = {**experiment["resources"], **changes}
