@@ -1,4 +1,4 @@
-"""Many tiny points in jobs of ten, with nothing lost. MIRRORSYM_MANY_POINTS says how many (2000: most of an hour)."""
+"""Many tiny points in jobs of ten, with nothing lost. MIRRORSYM_MANY_POINTS says how many (2000: an hour or two)."""
 
 from __future__ import annotations
 
