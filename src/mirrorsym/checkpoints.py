@@ -63,6 +63,7 @@ class FileCheckpoint:
                 found = torch.load(path, map_location="cpu", weights_only=True)
                 if found["fingerprint"] == self.fingerprint:
                     state: dict[str, Any] = found["state"]
+                    print(f"checkpoint {path} is loaded", flush=True)
                     return state
                 print(f"checkpoint {path} was written by other code; it is not used", flush=True)
             except Exception as error:  # torch raises many kinds for a damaged file, and none of them should end a run

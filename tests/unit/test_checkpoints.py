@@ -20,14 +20,16 @@ def state(number: int) -> dict[str, object]:
     return {"step": number, "weight": torch.full((3,), float(number))}
 
 
-def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
+def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = FileCheckpoint(tmp_path / "point", seconds=0)
     assert checkpoint.load() is None
+    assert not capsys.readouterr().out
     for number in range(4):
         checkpoint.save(state(number))
     found = checkpoint.load()
     assert found is not None
     assert found["step"] == 3
+    assert capsys.readouterr().out == f"checkpoint {tmp_path / 'point' / '00000003.pt'} is loaded\n"
     assert torch.equal(found["weight"], torch.full((3,), 3.0))
     assert len(list((tmp_path / "point").glob("*.pt"))) == 2
     checkpoint.remove()
