@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Python keeps the bytecode of what it imports, also where the environment forbids it: else each of a run's hundreds of
+# processes compiles Snakemake and all that it imports, four seconds.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: quick paper test test-cluster test-slurm test-faults lint format bench schema lock clean
 

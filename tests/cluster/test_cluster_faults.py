@@ -44,12 +44,25 @@ def start(tmp_path: Path, **changes: object) -> tuple[Project, Run]:
     return project, Run(project)
 
 
-def wait_for_checkpoints(project: Project) -> None:
-    until("checkpoints", lambda: all(checkpoints(project, "faulty", seed) for seed in SEEDS))
-
-
 def trainings(project: Project) -> list[psutil.Process | None]:
     return [process_of(project, "faulty", seed) for seed in SEEDS]
+
+
+def suspended(project: Project, count: int = 1) -> list[psutil.Process]:
+    """Suspend each training once it has so many checkpoints, else one may be over before the other has begun."""
+    found: dict[int, psutil.Process] = {}
+
+    def suspend() -> bool:
+        for seed in SEEDS:
+            if seed not in found and len(checkpoints(project, "faulty", seed)) >= count:
+                process = process_of(project, "faulty", seed)
+                assert process is not None
+                process.suspend()
+                found[seed] = process
+        return len(found) == len(SEEDS)
+
+    until("checkpoints", suspend)
+    return [found[seed] for seed in SEEDS]
 
 
 def in_order(project: Project) -> tuple[int, int] | None:
@@ -104,14 +117,13 @@ def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -
 @pytest.mark.timeout(1200)
 def test_one_is_killed_with_a_corrupt_checkpoint_and_one_is_cancelled(expected: xr.Dataset, tmp_path: Path) -> None:
     project, run = start(tmp_path)
-    until("two checkpoints", lambda: all(len(checkpoints(project, "faulty", seed)) == 2 for seed in SEEDS))
-    killed = process_of(project, "faulty", 0)
-    assert killed is not None
+    killed, cancelled = suspended(project, 2)
     killed.kill()
     newest = checkpoints(project, "faulty", 0)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     queue = subprocess.run(["squeue", "-h", "-o", "%i %k"], capture_output=True, text=True).stdout.splitlines()
     (job,) = [line.split()[0] for line in queue if line.endswith("train_faulty_wildcards_0.001_1")]
+    cancelled.resume()
     subprocess.run(["scancel", job], check=True)
     until("the retry of the killed one", lambda: "the one before it is used" in log_of(project, "faulty", 0))
     finish(run, expected, resumed=SEEDS)
@@ -121,8 +133,10 @@ def test_one_is_killed_with_a_corrupt_checkpoint_and_one_is_cancelled(expected: 
 @pytest.mark.timeout(1200)
 def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path) -> None:
     project, run = start(tmp_path)
-    wait_for_checkpoints(project)
+    processes = suspended(project)
     run.send(signal.SIGINT)
+    for process in processes:
+        process.resume()
     assert run.wait() != 0
     until("cancelled jobs", lambda: not any(trainings(project)))
     assert all(checkpoints(project, "faulty", seed) for seed in SEEDS)
@@ -132,12 +146,8 @@ def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path) -> No
 @pytest.mark.timeout(1200)
 def test_the_submitting_process_is_killed_and_its_jobs_run_on(expected: xr.Dataset, tmp_path: Path) -> None:
     project, run = start(tmp_path)
-    wait_for_checkpoints(project)
+    first = suspended(project)
     run.end()
-    first = [process for process in trainings(project) if process is not None]
-    assert len(first) == len(SEEDS)
-    for process in first:
-        process.suspend()  # else it may be over before the second run's jobs start
     again = Run(project)
     until("jobs that wait", lambda: all("is leased" in log_of(project, "faulty", seed) for seed in SEEDS))
     for process in first:
@@ -149,14 +159,8 @@ def test_the_submitting_process_is_killed_and_its_jobs_run_on(expected: xr.Datas
 def test_walltime(expected: xr.Dataset, tmp_path: Path) -> None:
     """One training is held up until it has to stop by itself, one until SLURM ends it."""
     project, run = start(tmp_path, runtime=1)
-    wait_for_checkpoints(project)
-    slow, stuck = trainings(project)
-    assert slow is not None
-    assert stuck is not None
-    begun = slow.create_time()
-    slow.suspend()
-    stuck.suspend()
-    until("the end of its time", lambda: time.time() > begun + 41, 150)
+    slow, _ = suspended(project)
+    until("the end of its time", lambda: time.time() > slow.create_time() + 41, 150)
     slow.resume()
     until("its last words", lambda: "before the job's time is over" in run.text())
     finish(run, expected, resumed=SEEDS)

@@ -52,10 +52,10 @@ try:
     }
     if any(plan.data for plan in PLANS.values()):
         check_pictures()
-    NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
-    CLAIMS = claims_of_project()
-    CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
     if workflow.is_main_process:
+        NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
+        CLAIMS = claims_of_project()
+        CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
         check_packing({f"train_{name}": len(points) for name, points in POINTS.items()}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
