@@ -61,6 +61,12 @@ def test_scales_share_points(project: Project) -> None:
     assert project.planned("--config", "scale=laptop") == {"collect_sparsity": 1}
 
 
+def test_a_job_of_a_cluster_reads_the_rules_of_points_alone(project: Project) -> None:
+    """Each job starts Snakemake twice or more, and needs no claims, notebooks or report."""
+    listed = project.snakemake("--list-rules", "--mode", "remote").stdout.split()
+    assert sorted(listed) == sorted(f"train_{name}" for name in SMALL["experiments"])
+
+
 def test_numbers_do_not_depend_on_how_the_sweep_is_cut_into_jobs(project: Project) -> None:
     whole = project.result("sparsity")
     project.configure(small(sweep=sweep([0.008], [0.001])))
