@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Python keeps the bytecode of what it imports, also where the environment forbids it: else each of a run's hundreds of
-# processes compiles Snakemake and all that it imports, four seconds.
+# processes compiles Snakemake and all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: quick paper test test-cluster test-slurm test-faults lint format bench schema lock clean

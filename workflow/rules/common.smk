@@ -102,7 +102,7 @@ def fingerprint_of(module):
 def small_file(folder, name, content):
     """A file whose content is an input, and part of its name: a run beside another changes nothing under it."""
     path = folder / f"{name}.{digest(content, 12)}.json"
-    if workflow.is_main_process and not path.is_file():
+    if not path.is_file():
         kept_up_to_date(write_atomically, path, content)
     return path
 
