@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from snakemake.jobs import GroupJob
 from snakemake.settings.types import GroupSettings
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.settings import CommonSettings
 
 
@@ -46,20 +48,32 @@ def mend_groups() -> None:
     SpawnedJobArgsFactory.general_args = with_keep_going
 
 
-def mend_slurm_states() -> None:
-    """Let the SLURM plugin, where it is in use, see the state of cancelled jobs and of an array's tasks.
+def mend_slurm() -> None:
+    """Let the SLURM plugin, where it is in use, see the states that ``sacct`` tells, and cancel all jobs of a run.
 
     ``sacct`` says "CANCELLED by 1000"; plugin 2.8 knows "CANCELLED" only, and would wait for such a job for ever. It
     asks for ``JobIdRaw``, which never is the ``ARRAY_TASK`` that it looks for, and then takes the state of the array's
     last task for that of all.
+
+    While ``sacct`` is asked, the list of active jobs is empty (executor interface 9), so that Ctrl-C would cancel none,
+    and then wait for the answer. The run's id is the name of all its jobs.
     """
     plugin = sys.modules.get("snakemake_executor_plugin_slurm")
     if plugin is None:
         return
     query = plugin.query_job_status
+    cancel = plugin.Executor.cancel_jobs
+    cancelled = threading.Event()
 
     async def states_of_jobs(command: str, log: logging.Logger) -> tuple[dict[str, str] | None, float | None]:
+        if cancelled.is_set():
+            return {}, 0.0
         states, seconds = await query(command.replace("JobIdRaw", "JobID"), log)
         return states and {job: state.partition(" ")[0] for job, state in states.items()}, seconds
 
+    def cancel_all_jobs(executor: Any, active_jobs: list[SubmittedJobInfo]) -> None:
+        cancelled.set()
+        cancel(executor, [SubmittedJobInfo(job=None, external_jobid=f"--name={executor.run_uuid}")])
+
     plugin.query_job_status = states_of_jobs  # type: ignore[attr-defined]
+    plugin.Executor.cancel_jobs = cancel_all_jobs

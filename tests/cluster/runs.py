@@ -114,20 +114,26 @@ def log_of(project: Project, experiment: str, seed: int) -> str:
     return ""
 
 
+def silent_sacct(folder: Path) -> tuple[Path, dict[str, str]]:
+    """Return a file, and an environment in which ``sacct`` gives no answer as long as that file is there."""
+    flag = folder / "silent"
+    flag.touch()
+    wrapper = folder / "bin" / "sacct"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\n[ -e {flag} ] && {{ sleep 1; exit 1; }}\nexec /usr/bin/sacct "$@"\n')
+    wrapper.chmod(0o755)
+    return flag, {"PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+
+
 class Silence:
     """A run whose ``sacct`` gives no answer until it is told to."""
 
     def __init__(self, folder: Path) -> None:
         self.started = time.monotonic()
-        self.flag = folder / "silent"
-        self.flag.touch()
-        wrapper = folder / "bin" / "sacct"
-        wrapper.parent.mkdir()
-        wrapper.write_text(f'#!/bin/sh\n[ -e {self.flag} ] && {{ sleep 1; exit 1; }}\nexec /usr/bin/sacct "$@"\n')
-        wrapper.chmod(0o755)
+        self.flag, environment = silent_sacct(folder)
         self.project = make_cluster_project(folder / "project")
         self.project.configure(SMALL)
-        self.run = Run(self.project, PATH=f"{wrapper.parent}:{os.environ['PATH']}")
+        self.run = Run(self.project, **environment)
         until("the silent run's points", lambda: self._points() == 2 or self.run.process.poll() is not None)
         assert self._points() == 2, self.run.text()[-2000:]
 

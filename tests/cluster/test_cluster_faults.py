@@ -13,7 +13,7 @@ import psutil
 import pytest
 import xarray as xr
 from project import Project, make_project
-from runs import PROFILE, TRAINING, Run, checkpoints, log_of, make_cluster_project, process_of, until
+from runs import PROFILE, TRAINING, Run, checkpoints, log_of, make_cluster_project, process_of, silent_sacct, until
 from slurm import Slurm, jobs, node_state
 
 SEEDS = range(2)
@@ -48,20 +48,25 @@ def trainings(project: Project) -> list[psutil.Process | None]:
     return [process_of(project, "faulty", seed) for seed in SEEDS]
 
 
+def suspend(project: Project, seed: int) -> psutil.Process:
+    """Suspend a training, so that it is not over before its fault. SLURM wakes what it preempts or cancels."""
+    process = process_of(project, "faulty", seed)
+    assert process is not None
+    process.suspend()
+    return process
+
+
 def suspended(project: Project, count: int = 1) -> list[psutil.Process]:
     """Suspend each training once it has so many checkpoints, else one may be over before the other has begun."""
     found: dict[int, psutil.Process] = {}
 
-    def suspend() -> bool:
+    def suspend_those_under_way() -> bool:
         for seed in SEEDS:
             if seed not in found and len(checkpoints(project, "faulty", seed)) >= count:
-                process = process_of(project, "faulty", seed)
-                assert process is not None
-                process.suspend()
-                found[seed] = process
+                found[seed] = suspend(project, seed)
         return len(found) == len(SEEDS)
 
-    until("checkpoints", suspend)
+    until("checkpoints", suspend_those_under_way)
     return [found[seed] for seed in SEEDS]
 
 
@@ -105,6 +110,7 @@ def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -
     run = Run(project, *PACKED)
     first, second = until("the second training", lambda: in_order(project))
     time.sleep(2)
+    suspend(project, second)
     urgent = ["sbatch", "--partition=urgent", "--ntasks=4", "--mem=100", "--output=/dev/null", "--wrap=sleep 3"]
     subprocess.run(urgent, check=True, capture_output=True)
     until("preemption", lambda: not any(trainings(project)))
@@ -117,26 +123,30 @@ def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -
 @pytest.mark.timeout(1200)
 def test_one_is_killed_with_a_corrupt_checkpoint_and_one_is_cancelled(expected: xr.Dataset, tmp_path: Path) -> None:
     project, run = start(tmp_path)
-    killed, cancelled = suspended(project, 2)
+    killed, _ = suspended(project, 2)
     killed.kill()
     newest = checkpoints(project, "faulty", 0)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     queue = subprocess.run(["squeue", "-h", "-o", "%i %k"], capture_output=True, text=True).stdout.splitlines()
     (job,) = [line.split()[0] for line in queue if line.endswith("train_faulty_wildcards_0.001_1")]
-    cancelled.resume()
     subprocess.run(["scancel", job], check=True)
     until("the retry of the killed one", lambda: "the one before it is used" in log_of(project, "faulty", 0))
     finish(run, expected, resumed=SEEDS)
     assert run.text().count("Trying to restart") == 2
 
 
+@pytest.mark.parametrize("silent", [False, True], ids=["sacct answers", "sacct is silent"])
 @pytest.mark.timeout(1200)
-def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path) -> None:
-    project, run = start(tmp_path)
-    processes = suspended(project)
+def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path, silent: bool) -> None:
+    """All jobs are cancelled, also those whose state is being asked for; SLURM wakes them before it ends them."""
+    flag, environment = silent_sacct(tmp_path)
+    project = make_cluster_project(tmp_path / "project")
+    project.configure(CONFIG)
+    if not silent:
+        flag.unlink()
+    run = Run(project, **environment)
+    suspended(project)
     run.send(signal.SIGINT)
-    for process in processes:
-        process.resume()
     assert run.wait() != 0
     until("cancelled jobs", lambda: not any(trainings(project)))
     assert all(checkpoints(project, "faulty", seed) for seed in SEEDS)
@@ -187,6 +197,7 @@ def test_the_node_is_lost(slurm: Slurm, expected: xr.Dataset, tmp_path: Path) ->
     run = Run(project, *PACKED)
     first, second = until("the second training", lambda: in_order(project))
     until("its checkpoint", lambda: checkpoints(project, "faulty", second))
+    suspend(project, second)
     slurm.kill_node()
     until("the loss", lambda: node_state() == "down")
     slurm.start_node()

@@ -24,9 +24,9 @@ TASKS = 101
 LIMIT = 10
 """Tasks of an array, fewer than the profile's. The last of each fails once, and says nothing of the others."""
 ARRAY = """
-from mirrorsym.cluster import mend_slurm_states
+from mirrorsym.cluster import mend_slurm
 
-mend_slurm_states()
+mend_slurm()
 
 
 rule all:

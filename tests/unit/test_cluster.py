@@ -11,6 +11,7 @@ import pytest
 from snakemake.jobs import GroupJob
 from snakemake.settings.types import GroupSettings
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from mirrorsym import cluster
 
@@ -36,16 +37,42 @@ def test_a_job_keeps_going_as_its_workflow_does(monkeypatch: pytest.MonkeyPatch,
     assert said == ("--force --nolock --keep-going" if keep_going else "--force --nolock")
 
 
-def test_the_states_are_those_of_tasks_and_one_word_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+class Plugin(SimpleNamespace):
+    """Stands for the SLURM plugin: keeps what it is asked."""
 
-    async def query(command: str, log: logging.Logger) -> tuple[dict[str, str], float]:
-        asked.append(command)
+    def __init__(self) -> None:
+        class Executor:
+            run_uuid = "a-run"
+
+            def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+                cancelled.extend(job.external_jobid for job in active_jobs)
+
+        cancelled: list[str | None] = []
+        super().__init__(asked=[], cancelled=cancelled, Executor=Executor, query_job_status=self.query)
+
+    async def query(self, command: str, log: logging.Logger) -> tuple[dict[str, str], float]:
+        self.asked.append(command)
         return {"7_1": "FAILED", "7_2": "CANCELLED by 1000"}, 0.1
 
-    plugin = SimpleNamespace(query_job_status=query)
+    def states(self) -> tuple[dict[str, str], float]:
+        return asyncio.run(self.query_job_status("sacct --format=JobIdRaw,State", logging.getLogger()))
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    plugin = Plugin()
     monkeypatch.setitem(sys.modules, "snakemake_executor_plugin_slurm", plugin)
-    cluster.mend_slurm_states()
-    found = asyncio.run(plugin.query_job_status("sacct --format=JobIdRaw,State", logging.getLogger()))
-    assert found == ({"7_1": "FAILED", "7_2": "CANCELLED"}, 0.1)
-    assert asked == ["sacct --format=JobID,State"]
+    cluster.mend_slurm()
+    return plugin
+
+
+def test_the_states_are_those_of_tasks_and_one_word_each(plugin: Plugin) -> None:
+    assert plugin.states() == ({"7_1": "FAILED", "7_2": "CANCELLED"}, 0.1)
+    assert plugin.asked == ["sacct --format=JobID,State"]
+
+
+def test_all_jobs_of_a_run_are_cancelled_and_nothing_is_asked_after_it(plugin: Plugin) -> None:
+    plugin.Executor().cancel_jobs([])
+    assert plugin.cancelled == ["--name=a-run"]
+    assert plugin.states() == ({}, 0.0)
+    assert not plugin.asked

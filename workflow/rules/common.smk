@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from mirrorsym import fingerprints, process
 from mirrorsym.claims import ClaimError, claimed_experiments, load_claims
-from mirrorsym.cluster import mend_groups, mend_slurm_states, points_of_a_job
+from mirrorsym.cluster import mend_groups, mend_slurm, points_of_a_job
 from mirrorsym.config import ConfigError, load
 from mirrorsym.devices import gpu_count
 from mirrorsym.files import FileError, write_atomically
@@ -65,7 +65,7 @@ except (ConfigError, ClaimError) as error:
 
 shorten_messages(workflow.output_settings)
 mend_groups()
-mend_slurm_states()
+mend_slurm()
 FIGURES = Path("paper/figures") / CONFIG.scale
 CLAIMS_FILE = RESULTS / CONFIG.scale / "claims.json"
 
