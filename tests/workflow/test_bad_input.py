@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from project import Project, small_disk
+from project import Project
 
 
 def refused(project: Project, command: str, *arguments: str, **environment: str) -> list[str]:
@@ -106,29 +102,3 @@ def test_two_runs_in_one_folder_do_not_write_beside_each_other(project: Project)
     assert done.returncode != 0
     assert "mirrorsym: another run (process 4711) is going on in this folder" in done.stderr
     assert not list(results.rglob("*.nc"))
-    project.snakemake()
-    assert list(results.rglob("*.nc"))
-
-
-@pytest.fixture
-def small_mount(project: Project) -> Iterator[Path]:
-    """A file system of 1 MB at results/."""
-    results = project.folder / "results"
-    shutil.rmtree(results, ignore_errors=True)
-    with small_disk(results, 1) as mounted:
-        yield mounted
-
-
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(project: Project, small_mount: Path) -> None:
-    filler = small_mount / "filler"
-    project.snakemake("-n")
-    free = shutil.disk_usage(small_mount).free
-    filler.write_bytes(b"0" * max(0, free - 24_000))
-    done = project.snakemake(check=False, MIRRORSYM_CACHE=str(project.folder / ".cache"))
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert "the disk is full" in done.stderr
-    assert not list(small_mount.rglob(".*.tmp"))
-    filler.unlink()
-    project.snakemake(MIRRORSYM_CACHE=str(project.folder / ".cache"))
-    assert (small_mount / "quick" / "sparsity.nc").is_file()
