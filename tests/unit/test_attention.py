@@ -66,7 +66,7 @@ def test_gradient_is_autograds_at_the_papers_size(layers, points):
     np.testing.assert_allclose(gradient, flat(model, lambda weight: weight.grad), rtol=0, atol=1e-10)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from([1, 2]), st.integers(1, 23), st.integers(2, 11), st.integers(2, 19), st.floats(0.1, 3))
 def test_gradient_is_autograds_at_any_size(layers, points, tokens, width, gain):
     x, targets = data(points, tokens, width)

@@ -396,7 +396,7 @@ def test_directions_without_a_mirror_are_refused() -> None:
         flip.mirror(shared, torch.tensor([1.0, 0, 0, 0, 0]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=4),
     st.integers(0, 3),

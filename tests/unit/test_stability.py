@@ -122,7 +122,7 @@ def test_rescaled_regressor_exponent_against_two_dimensional_quadrature() -> Non
         assert ours == pytest.approx(expected, rel=1e-8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.03, 10.0), st.sampled_from(["collapsed", "learnt"]))
 def test_rescaled_regressor_collapses_between_both_zeros(noise_std: float, background: stability.Background) -> None:
     lower, upper = stability.rescaled_regressor_critical_learning_rates(noise_std, background)
