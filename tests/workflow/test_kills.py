@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
     },
 }
 PLACES = ["write:.nc.tmp", "rename:.nc", "write:.pt.tmp"]
-MOMENTS = int(os.environ.get("MIRRORSYM_KILLS", "3"))
+MOMENTS = int(os.environ.get("MIRRORSYM_KILLS", "1"))
 
 # Python imports sitecustomize from PYTHONPATH, so each job of the copy has this. It ends the whole run, once, in the
 # middle of what KILL_AT names; the job itself dies with its parent, which is part of what is tested.
