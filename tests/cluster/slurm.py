@@ -95,6 +95,13 @@ def _processes_of_jobs() -> list[psutil.Process]:
     return found
 
 
+def _kill_jobs() -> None:
+    """Kill the watchers, then the processes: a watcher that sees its job end would report it."""
+    for process in sorted(_processes_of_jobs(), key=lambda process: process.info["name"] != "slurmstepd"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 class Unavailable(Exception):
     """SLURM cannot be started on this machine; the message is one sentence."""
 
@@ -136,9 +143,7 @@ class Slurm:
         """Kill the node's daemon, its jobs' watchers and then their processes, as a power cut does."""
         self.daemons["slurmd"].kill()
         self.daemons["slurmd"].wait()
-        for process in sorted(_processes_of_jobs(), key=lambda process: process.info["name"] != "slurmstepd"):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill_jobs()
 
     def wait_for_node(self) -> None:
         """Wait until the node takes jobs."""
@@ -157,6 +162,8 @@ class Slurm:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+        if "slurmd" in self.daemons:  # else the jobs here are another cluster's
+            _kill_jobs()  # linuxproc loses those whose parent was ended first
         for name in CONFIGURED:
             if (ETC / name).is_symlink():
                 (ETC / name).unlink()
