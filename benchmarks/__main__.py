@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mirrorsym.files import write_atomically
+from reproduction.files import write_atomically
 
 BENCHMARKS = {
     "sparsity": "sparsity:bench",
@@ -49,7 +49,7 @@ def draw(found: dict[str, dict[str, float]]) -> None:
     """Draw the times a step as bars: plain loop, batched program, ours, and the machine's limit."""
     import numpy as np
 
-    from mirrorsym import plotting
+    from reproduction.report import plotting
 
     kinds = {
         "torch_us": "plain PyTorch loop",

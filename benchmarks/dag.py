@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from mirrorsym.process import run_measured
+from reproduction.pipeline.process import run_measured
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "src", "config", "notebooks", "profiles", "envs", "pyproject.toml")
@@ -106,7 +106,8 @@ def both_planned(ours: Path, bare: Path) -> dict[str, Any]:
 def pretend_finished(ours: Path, bare: Path, points: int) -> None:
     """Put an empty file in the place of every output, as after a finished run."""
     listed = (
-        "from pathlib import Path; from mirrorsym.config import load; from mirrorsym.points import points_of;"
+        "from pathlib import Path; from reproduction.pipeline.config import load;"
+        "from reproduction.pipeline.points import points_of;"
         "print('\\n'.join(str(p.name) for p in points_of(load(Path('config'), {}), 'large')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ours / "src")}

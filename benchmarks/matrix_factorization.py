@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirrorsym.kernels.matrix_factorization import advance
+from reproduction.kernels.matrix_factorization import advance
 
 DIMENSION, STEPS, RUNS = 200, 4000, 40
 SIGNAL, LEARNING_RATE, INITIAL_STD = 0.1, 1e-3, 0.07

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mirrorsym.kernels.plasticity import train
+from reproduction.kernels.plasticity import train
 
 RUNS, STEPS, POINTS, DIMENSION, BATCH = 240, 5000, 100, 100, 16
 LEARNING_RATE, BETA2, EPSILON = 1e-3, 0.999, 1e-8

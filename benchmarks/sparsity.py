@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numba import njit
 
-from mirrorsym.experiments.base import Context
-from mirrorsym.experiments.sparsity import EXPERIMENT, initial_factors
-from mirrorsym.streams import stream
+from reproduction.contract import Context
+from reproduction.experiments.sparsity import EXPERIMENT, initial_factors
+from reproduction.streams import stream
 
 FEATURES, SEED = 200, 0
 NOISES = [0.1, 0.3, 1.0]

@@ -12,9 +12,10 @@ import xarray as xr
 from runs import PROFILE, Run, log_of, make_cluster_project
 from slurm import jobs
 
-from mirrorsym.config import load
-from mirrorsym.points import Point, points_of
-from mirrorsym.runner import run_point
+from reproduction.pipeline.config import load
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Point, points_of
+from reproduction.pipeline.run import run_point
 
 POINTS = int(os.environ.get("MIRRORSYM_MANY_POINTS", "20"))
 PACKED = 10
@@ -49,7 +50,7 @@ def test_nothing_is_lost(slurm: object, tmp_path: Path) -> None:
     for seed in (0, POINTS // 2, POINTS - 1):
         (path,) = project.folder.glob(f"results/points/tiny/*/*seed~{seed}.nc")
         made = xr.open_dataset(path).load()
-        again = run_point(Point.from_json(made.attrs["point"]), tmp_path, tmp_path)
+        again = run_point(Point.from_json(made.attrs["point"]), Layout(tmp_path))
         xr.testing.assert_identical(made.drop_attrs(), again.drop_attrs())
         np.testing.assert_array_equal(result.distance.sel(seed=[seed]), made.distance)
     submitted = [job for job in jobs() if job["Comment"].endswith("tiny_train_tiny")]

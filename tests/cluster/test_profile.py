@@ -13,9 +13,10 @@ from project import ROOT, SMALL, Project
 from runs import OFTEN, PROFILE, TRAINING, Run, make_cluster_project, until
 from slurm import jobs
 
-from mirrorsym.config import load
-from mirrorsym.points import points_of
-from mirrorsym.runner import run_point
+from reproduction.pipeline.config import load
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import points_of
+from reproduction.pipeline.run import run_point
 
 GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in ("homogeneity", "dcs_resnet")}
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
@@ -24,7 +25,7 @@ TASKS = 101
 LIMIT = 10
 """Tasks of an array, fewer than the profile's. The last of each fails once, and says nothing of the others."""
 ARRAY = """
-from mirrorsym.cluster import mend_slurm
+from reproduction.pipeline.snakemake.patches import mend_slurm
 
 mend_slurm()
 
@@ -68,7 +69,7 @@ def test_the_whole_paper_runs_through_slurm(paper: Project, tmp_path: Path) -> N
     for name in ("sparsity", "homogeneity", "attention"):
         point = points_of(config, name)[-1]
         there = xr.open_dataset(paper.folder / "results/points" / point.name).load()
-        here = run_point(point, tmp_path, tmp_path)
+        here = run_point(point, Layout(tmp_path))
         xr.testing.assert_identical(there.drop_attrs(), here.drop_attrs())
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from mirrorsym.benchmarks import busy_seconds
-from mirrorsym.calibration import _Runner, calibrate
-from mirrorsym.config import load
-from mirrorsym.planning import COLLECT, FIGURES, forecast
-from mirrorsym.points import points_of
+from reproduction.pipeline.benchmarks import busy_seconds
+from reproduction.pipeline.calibration import _Runner, calibrate
+from reproduction.pipeline.config import load
+from reproduction.pipeline.planning import COLLECT, FIGURES, forecast
+from reproduction.pipeline.points import points_of
 
 TOLERANCE = 0.3
 AGAIN = ("dcs_resnet", "matrix_factorization", "attention")

@@ -41,7 +41,7 @@ class Project:
         return self._run(command, check, environment)
 
     def mirrorsym(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        return self._run([sys.executable, "-m", "mirrorsym", *arguments], check, environment)
+        return self._run([sys.executable, "-m", "reproduction", *arguments], check, environment)
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start the typed command and return the process."""

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from project import ROOT, Project
 
-from mirrorsym import store
-from mirrorsym.claims import UNDECIDED
-from mirrorsym.config import load, load_experiment
-from mirrorsym.experiments.base import DIVERGED, FINISHED, NOT_IN_SWEEP
-from mirrorsym.trace import trace
+from reproduction.analysis.claims import UNDECIDED
+from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
+from reproduction.pipeline import store
+from reproduction.pipeline.config import load, load_experiment
+from reproduction.report.trace import trace
 
 CONFIG = load(ROOT / "config", {"scale": "tiny"})
 TINY = ("--config", "scale=tiny")

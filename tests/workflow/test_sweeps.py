@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 from project import SMALL, Project, make_project
 
-MODULE = "src/mirrorsym/experiments/sparsity.py"
-KERNEL = "src/mirrorsym/kernels/sparsity.py"
+MODULE = "src/reproduction/experiments/sparsity.py"
+KERNEL = "src/reproduction/kernels/sparsity.py"
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_a_change_that_computes_makes_its_experiment_stale_and_a_reverted_one_do
     file.write_text(f"{before}\nCHANGED = 1\n")
     planned = project.snakemake("-n").stdout
     assert project.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
-    assert "results/fingerprints/mirrorsym.experiments.sparsity." in planned
+    assert "results/fingerprints/reproduction.experiments.sparsity." in planned
     file.write_text(before)
     assert project.planned() == {}
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from project import ROOT, Project
 
-from mirrorsym.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from reproduction.analysis.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 
 CLAIM: dict[str, Any] = {
     "id": "it_ran",

@@ -6,13 +6,13 @@ if CLAIMS:
         input:
             claims=Path(workflow.basedir) / "claims.yaml",
             results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
-            code=fingerprint_of("mirrorsym.claims"),
+            code=fingerprint_of("reproduction.analysis.claims"),
         output:
             CLAIMS_FILE,
         log:
-            RESULTS / "logs" / CONFIG.scale / "claims.log",
+            LAYOUT.log(CONFIG.scale, "claims"),
         benchmark:
-            RESULTS / "benchmarks" / CONFIG.scale / "claims.tsv"
+            LAYOUT.benchmark(CONFIG.scale, "claims")
         localrule: True
         conda:
             "../../envs/pipeline.yaml"
@@ -22,7 +22,7 @@ if CLAIMS:
         params:
             mirrorsym=MIRRORSYM,
             scale=CONFIG.scale,
-            results=RESULTS / CONFIG.scale,
+            results=LAYOUT.scale(CONFIG.scale),
             experiments=" ".join(f"--experiment {name}" for name in CLAIMED_EXPERIMENTS),
         message:
             f"claims: judge {len(CLAIMS)} claims"

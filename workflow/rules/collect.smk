@@ -7,14 +7,14 @@ for name, plan in PLANS.items():
             f"collect_{name}"
         input:
             points=list(POINTS[name]),
-            plan=small_file(RESULTS / "plans" / CONFIG.scale, name, plan.to_json()),
-            code=fingerprint_of("mirrorsym.store"),
+            plan=small_file(LAYOUT.plans(CONFIG.scale), name, plan.to_json()),
+            code=fingerprint_of("reproduction.pipeline.store"),
         output:
             result_file(name),
         log:
-            RESULTS / "logs" / CONFIG.scale / f"collect_{name}.log",
+            LAYOUT.log(CONFIG.scale, f"collect_{name}"),
         benchmark:
-            RESULTS / "benchmarks" / CONFIG.scale / f"collect_{name}.tsv"
+            LAYOUT.benchmark(CONFIG.scale, f"collect_{name}")
         localrule: True
         conda:
             "../../envs/pipeline.yaml"

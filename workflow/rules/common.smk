@@ -5,30 +5,40 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from mirrorsym import fingerprints, process
-from mirrorsym.claims import ClaimError, claimed_experiments, load_claims
-from mirrorsym.cluster import mend_groups, mend_slurm, points_of_a_job
-from mirrorsym.config import ConfigError, load
-from mirrorsym.devices import gpu_count
-from mirrorsym.files import FileError, write_atomically
-from mirrorsym.points import Plan, digest
-from mirrorsym.workflow import check_packing, check_targets, keep_signature, python, runs_here, shorten_messages
+from reproduction.pipeline import fingerprints, process
+from reproduction.analysis.claims import ClaimError, claimed_experiments, load_claims
+from reproduction.pipeline.snakemake.patches import mend_groups, mend_slurm, points_of_a_job
+from reproduction.errors import ConfigError
+from reproduction.pipeline.config import load
+from reproduction.pipeline.devices import gpu_count
+from reproduction.files import FileError, write_atomically
+from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
+from reproduction.pipeline.points import Plan, digest
+from reproduction.pipeline.snakemake.command_line import (
+    check_packing,
+    check_targets,
+    keep_signature,
+    python,
+    runs_here,
+    shorten_messages,
+)
 
-RESULTS = Path("results")
+LAYOUT = Layout()
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
-MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m mirrorsym"
-CIFAR10 = Path("data/cifar10.nc")
-FORMATS = ("pdf", "svg", "png", "csv")
+MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+FORMATS = (*FIGURE_FORMATS, "csv")
 
 
 def check_pictures():
     """Refuse pictures of another archive than the configured one: points are named after it."""
-    from mirrorsym.data.cifar10 import archive_of
+    from reproduction.data.cifar10 import archive_of
 
-    if CIFAR10.is_file() and (found := archive_of(CIFAR10)) != CONFIG.cifar10.checksum:
+    if LAYOUT.cifar10.is_file() and (found := archive_of(LAYOUT.cifar10)) != CONFIG.cifar10.checksum:
         wanted = CONFIG.cifar10.checksum
-        raise ConfigError(f"{CIFAR10} comes from the archive {found or '(damaged)'}, not {wanted}; delete it first")
+        raise ConfigError(
+            f"{LAYOUT.cifar10} comes from the archive {found or '(damaged)'}, not {wanted}; delete it first"
+        )
 
 
 def notebook_of(figure):
@@ -47,9 +57,7 @@ def claims_of_project():
 try:
     CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
-    POINTS = {
-        name: {f"{RESULTS}/points/{point.name}": point for point in plan.points()} for name, plan in PLANS.items()
-    }
+    POINTS = {name: {str(LAYOUT.point(point.name)): point for point in plan.points()} for name, plan in PLANS.items()}
     if any(plan.data for plan in PLANS.values()):
         check_pictures()
     if workflow.is_main_process:
@@ -66,16 +74,15 @@ except (ConfigError, ClaimError) as error:
 shorten_messages(workflow.output_settings)
 mend_groups()
 mend_slurm()
-FIGURES = Path("paper/figures") / CONFIG.scale
-CLAIMS_FILE = RESULTS / CONFIG.scale / "claims.json"
+CLAIMS_FILE = LAYOUT.claims(CONFIG.scale)
 
 
 def result_file(experiment):
-    return RESULTS / CONFIG.scale / f"{experiment}.nc"
+    return LAYOUT.result(CONFIG.scale, experiment)
 
 
 def figure_files(figure):
-    return [FIGURES / f"{figure}.{suffix}" for suffix in FORMATS]
+    return [LAYOUT.figure(CONFIG.scale, figure, suffix) for suffix in FORMATS]
 
 
 def longest_share(rule, points):
@@ -93,7 +100,7 @@ def kept_up_to_date(update, *arguments):
 
 def fingerprint_of(module):
     """The file whose name changes when code of the module, or of what it imports, computes something else."""
-    folder = RESULTS / "fingerprints"
+    folder = LAYOUT.fingerprints
     if not workflow.is_main_process:
         return fingerprints.current_file(folder, module)
     return kept_up_to_date(fingerprints.update, folder, module)
@@ -114,6 +121,6 @@ def plan_of_the_report():
 
 
 onstart:
-    holder = kept_up_to_date(process.hold_folder, RESULTS)
+    holder = kept_up_to_date(process.hold_folder, LAYOUT.lock)
     if holder is not None:
         sys.exit(f"mirrorsym: another run (process {holder}) is going on in this folder; wait for it or stop it")

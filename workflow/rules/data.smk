@@ -3,11 +3,11 @@
 
 rule cifar10:
     output:
-        CIFAR10,
+        LAYOUT.cifar10,
     log:
-        RESULTS / "logs" / "cifar10.log",
+        LAYOUT.log("", "cifar10"),
     benchmark:
-        RESULTS / "benchmarks" / "cifar10.tsv"
+        LAYOUT.benchmark("", "cifar10")
     localrule: True
     conda:
         "../../envs/pipeline.yaml"

@@ -10,13 +10,13 @@ for name, figure in CONFIG.figures.items():
             notebook=NOTEBOOKS[name],
             code=[fingerprint_of(module) for module in fingerprints.imports_of_notebook(NOTEBOOKS[name])],
         output:
-            report(FIGURES / f"{name}.png", category="Figures"),
-            [FIGURES / f"{name}.{suffix}" for suffix in FORMATS if suffix != "png"],
-            executed=RESULTS / CONFIG.scale / "notebooks" / f"{name}.ipynb",
+            report(LAYOUT.figure(CONFIG.scale, name, "png"), category="Figures"),
+            [LAYOUT.figure(CONFIG.scale, name, suffix) for suffix in FORMATS if suffix != "png"],
+            executed=LAYOUT.executed(CONFIG.scale, name),
         log:
-            RESULTS / "logs" / CONFIG.scale / f"{name}.log",
+            LAYOUT.log(CONFIG.scale, name),
         benchmark:
-            RESULTS / "benchmarks" / CONFIG.scale / f"{name}.tsv"
+            LAYOUT.benchmark(CONFIG.scale, name)
         localrule: True
         conda:
             "../../envs/pipeline.yaml"
@@ -25,8 +25,8 @@ for name, figure in CONFIG.figures.items():
             runtime=10,
         params:
             mirrorsym=MIRRORSYM,
-            results=RESULTS / CONFIG.scale,
-            figures=FIGURES,
+            results=LAYOUT.scale(CONFIG.scale),
+            figures=LAYOUT.figures(CONFIG.scale),
             expect=" ".join(f"--expect {name}.{suffix}" for suffix in FORMATS),
         message:
             f"{name}: execute its notebook"

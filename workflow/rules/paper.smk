@@ -8,16 +8,16 @@ rule paper:
         figures=[figure_files(figure) for figure in CONFIG.figures],
         results=[result_file(experiment) for experiment in CONFIG.experiments],
         claims=CLAIMS_FILE,
-        plan=small_file(RESULTS / "plans" / CONFIG.scale, "paper", plan_of_the_report()),
-        code=fingerprint_of("mirrorsym.rendering"),
+        plan=small_file(LAYOUT.plans(CONFIG.scale), "paper", plan_of_the_report()),
+        code=fingerprint_of("reproduction.report.render"),
     output:
-        pdf=Path("paper") / CONFIG.scale / "paper.pdf",
-        page=Path("paper") / CONFIG.scale / "index.html",
-        numbers=RESULTS / CONFIG.scale / "report.json",
+        pdf=LAYOUT.pdf(CONFIG.scale),
+        page=LAYOUT.page(CONFIG.scale),
+        numbers=LAYOUT.numbers(CONFIG.scale),
     log:
-        RESULTS / "logs" / CONFIG.scale / "paper.log",
+        LAYOUT.log(CONFIG.scale, "paper"),
     benchmark:
-        RESULTS / "benchmarks" / CONFIG.scale / "paper.tsv"
+        LAYOUT.benchmark(CONFIG.scale, "paper")
     localrule: True
     conda:
         "../../envs/paper.yaml"

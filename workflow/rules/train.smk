@@ -25,14 +25,14 @@ def training_rule(name, plan, points):
         name:
             f"train_{name}"
         input:
-            data=[ancient(CIFAR10)] if plan.data else [],  # the point's name says which data it wants, not a time
-            code=fingerprint_of(f"mirrorsym.experiments.{plan.module}"),
+            data=[ancient(LAYOUT.cifar10)] if plan.data else [],  # the point's name says which data it wants, not a time
+            code=fingerprint_of(f"reproduction.experiments.{plan.module}"),
         output:
-            RESULTS / "points" / f"{folder}.nc",
+            LAYOUT.point(f"{folder}.nc"),
         log:
-            RESULTS / "logs" / f"points/{folder}.log",
+            LAYOUT.point_log(f"{folder}.nc"),
         benchmark:
-            RESULTS / "benchmarks" / f"points/{folder}.tsv"
+            LAYOUT.point_benchmark(f"{folder}.nc")
         conda:
             "../../envs/pipeline.yaml"
         resources:

@@ -1,5 +1,0 @@
-"""``python -m mirrorsym`` is the command ``mirrorsym``."""
-
-from mirrorsym.cli import main
-
-main()

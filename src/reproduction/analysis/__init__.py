@@ -1,0 +1,1 @@
+"""What the results say: derived variables, statistics, claims and verdicts."""

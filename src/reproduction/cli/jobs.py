@@ -1,0 +1,122 @@
+"""The jobs of the workflow: ``mirrorsym job``, which the rules call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from reproduction.pipeline.config import Config
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Point
+
+
+@click.group("job", hidden=True)
+def job() -> None:
+    """The jobs of the workflow."""
+    from reproduction.pipeline.process import end_with_parent
+
+    end_with_parent()
+
+
+@job.command("point")
+@click.argument("point", metavar="JSON")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--device", default="auto")
+@click.option("--checkpoint-seconds", type=float, default=300.0)
+@click.option("--minutes", type=float, default=0.0, help="The time that the job asked for.")
+@click.option("--cluster", is_flag=True, help="The job ends when its time is over.")
+def job_point(point: str, out: Path, device: str, checkpoint_seconds: float, minutes: float, cluster: bool) -> None:
+    """Run one point of the sweep."""
+    from reproduction.pipeline.run import run_point
+
+    walltime = 60 * minutes if cluster else None
+    run_point(Point.from_json(point), Layout(), out, device, checkpoint_seconds, walltime)
+
+
+@job.command("collect")
+@click.argument("plan", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def job_collect(plan: Path, out: Path) -> None:
+    """Put an experiment's points into one file."""
+    from reproduction.pipeline.collect import collect_plan
+
+    collect_plan(plan, Layout(), out)
+
+
+@job.command("notebook")
+@click.argument("notebook", type=click.Path(path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), required=True)
+@click.option("--figures", type=click.Path(path_type=Path), required=True)
+@click.option("--executed", type=click.Path(path_type=Path), required=True)
+@click.option("--expect", multiple=True)
+def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, expect: tuple[str, ...]) -> None:
+    """Execute a figure's notebook."""
+    from reproduction.pipeline.execute import execute
+
+    execute(notebook, results, figures, executed, list(expect))
+
+
+@job.command("claims")
+@click.argument("claims", type=click.Path(path_type=Path))
+@click.option("--results", type=click.Path(path_type=Path), required=True)
+@click.option("--scale", required=True)
+@click.option("--experiment", "experiments", multiple=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def job_claims(claims: Path, results: Path, scale: str, experiments: tuple[str, ...], out: Path) -> None:
+    """Judge the claims of a file by the results of a scale."""
+    from reproduction.analysis.claims import compute_file
+
+    compute_file(claims, results, scale, experiments, out)
+
+
+@job.command("paper")
+@click.argument("plan", type=click.Path(path_type=Path))
+def job_paper(plan: Path) -> None:
+    """Make the report of the scale of a plan file: its numbers, the PDF and the page."""
+    from reproduction.report.render import make_paper
+
+    make_paper(Config.model_validate_json(plan.read_text()), Layout())
+
+
+@job.command("cifar10")
+@click.argument("source", metavar="JSON")
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path), required=True)
+def job_cifar10(source: str, out: Path, log: Path) -> None:
+    """Fetch, verify and unpack CIFAR-10; the progress bar is for the terminal, what went wrong for the log too."""
+    from reproduction.data.cifar10 import DataError, prepare
+    from reproduction.pipeline.config import Cifar10
+
+    wanted = Cifar10.model_validate_json(source)
+    try:
+        prepare(wanted.url, wanted.checksum, wanted.label, wanted.archive, out, out.parent)
+    except DataError as error:
+        log.write_text(f"{error}\n")
+        sys.exit(1)
+    log.write_text(f"{out}: {wanted.label}\n")
+
+
+@job.command("points")
+@click.argument("points", metavar="JSON")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+def job_points(points: str, device: str) -> None:
+    """Run points one after the other and print the seconds of each, for the calibration."""
+    import json
+
+    from reproduction.pipeline.calibration import measure_points
+
+    click.echo(json.dumps(measure_points([Point(**point) for point in json.loads(points)], device)))
+
+
+@job.command("steps")
+@click.argument("sizes", metavar="JSON")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
+def job_steps(sizes: str, device: str) -> None:
+    """Time training steps of several sizes, for the calibration."""
+    import json
+
+    from reproduction.pipeline.calibration import measure_steps
+
+    click.echo(json.dumps(measure_steps([tuple(size) for size in json.loads(sizes)], device)))

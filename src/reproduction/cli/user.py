@@ -1,0 +1,325 @@
+"""The command ``mirrorsym``: run one point by hand, look at the sweep, judge and trace what came out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reproduction.cli.jobs import job
+from reproduction.contract import Stopped, Value
+from reproduction.errors import ConfigError, UserError, nearest
+from reproduction.files import prepare_folder
+from reproduction.pipeline.config import Config, check_grid, check_settings, json_schema, load, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Point, canonical, points_of
+
+TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
+
+_folder = click.option(
+    "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
+)
+_scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop or paper.")
+
+
+def main() -> None:
+    """Run the command; a problem that the user can mend is one sentence and a non-zero exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        print(f"mirrorsym: {error.format_message()}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("mirrorsym: stopped as asked", file=sys.stderr)
+        sys.exit(130)
+    except Stopped as stopped:
+        print(f"mirrorsym: {stopped}", file=sys.stderr)
+        sys.exit(TRY_AGAIN)
+    except UserError as error:
+        print(f"mirrorsym: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """Mirror symmetries and the constraints they induce: the paper's experiments, one by one or as a sweep."""
+    cache = Path(os.environ.get("MIRRORSYM_CACHE", Layout().cache)).resolve()
+    if cache.parent.is_dir():
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
+        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
+
+
+@cli.command("list")
+@_scale
+@_folder
+def list_experiments(scale: str, directory: Path) -> None:
+    """List the experiments, their axes and their figures."""
+    config = load(directory / "config", {"scale": scale})
+    for name in config.experiments:
+        experiment = load_experiment(config.module_of(name))
+        points = points_of(config, name)
+        figures = [figure for figure, entry in config.figures.items() if name in entry.experiments]
+        click.echo(f"{name}: {experiment.title}")
+        click.echo(f"  axes: {', '.join([axis.name for axis in experiment.axes] + ['seed'])}")
+        click.echo(f"  scale {scale}: {len(points)} jobs; figures: {', '.join(figures) or 'none'}")
+
+
+@cli.command("run")
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="A grid value, a setting, or the seed.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the point's netCDF file here.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where a training runs.")
+@_scale
+@_folder
+def run(
+    experiment_id: str, assignments: tuple[str, ...], out: Path | None, device: str | None, scale: str, directory: Path
+) -> None:
+    """Run one point of EXPERIMENT outside the workflow, print its result and, with --out, write it.
+
+    What --set leaves open is taken from the scale, where it has one value there.
+    """
+    config = load(directory / "config", {"scale": scale})
+    point = point_from_assignments(config, experiment_id, assignments)
+    if device == "cuda" and not load_experiment(point.module).training:
+        raise ConfigError(f"--device cuda: {experiment_id} is a simulation and runs on the CPU only")
+    if out is not None:
+        prepare_folder(out)
+    from reproduction.pipeline.run import run_point
+
+    seconds = 60 * config.checkpoint_minutes
+    dataset = run_point(point, Layout(directory), out, device or config.device, seconds)
+    for line in summary(dataset):
+        click.echo(line)
+    if out is not None:
+        click.echo(f"written to {out}")
+
+
+def point_from_assignments(config: Config, experiment_id: str, assignments: tuple[str, ...]) -> Point:
+    """Return the point that ``NAME=VALUE`` assignments describe.
+
+    Raises:
+        ConfigError: if a name is unknown, a value is not admitted, or an axis has no single value.
+    """
+    if experiment_id not in config.experiments:
+        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
+    entry = config.experiments[experiment_id]
+    experiment = load_experiment(config.module_of(experiment_id))
+    given = dict(_split(assignment) for assignment in assignments)
+    axes, fields = {axis.name: axis for axis in experiment.axes}, experiment.settings.model_fields
+    for name in given:
+        if name != "seed" and name not in axes and name not in fields:
+            raise ConfigError(f"--set {name}: no such axis or setting{nearest(name, ['seed', *axes, *fields])}")
+    where = f"--set for {experiment_id}"
+    changed = {name: _parse(text) for name, text in given.items() if name in fields}
+    settings: Any = check_settings(experiment, {**entry.settings, **changed}, where).model_dump(mode="json")
+    grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
+    check_grid(experiment, grid, where)
+    seed = given.get("seed", "0")
+    if not (seed.isdecimal() and int(seed) < 2**32):
+        raise ConfigError(f"--set seed={seed}: a seed is an integer from 0 to 2**32 - 1")
+    data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
+    values = {name: canonical(axes[name], grid[name]) for name in axes}
+    return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    name, separator, value = assignment.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {assignment}: write NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _parse(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set …={text}: the value is not valid YAML") from None
+
+
+def _only_value(sweep: list[dict[str, list[Value]]], name: str) -> list[Value]:
+    values = {value for product in sweep for value in product.get(name, [])}
+    if len(values) != 1:
+        raise ConfigError(f"--set {name}=… is missing; the scale has {', '.join(map(str, sorted(values, key=str)))}")
+    return list(values)
+
+
+def summary(dataset: Any) -> list[str]:
+    """Return a point's variables as lines: the value, or the smallest, median and largest of several."""
+    import numpy as np
+
+    lines = [f"{name} = {', '.join(map(str, dataset[name].values.tolist()))}" for name in dataset["status"].dims]
+    for name, variable in dataset.data_vars.items():
+        values = np.asarray(variable.values, dtype=float).ravel()
+        values = values[np.isfinite(values)]
+        unit = "" if variable.attrs["units"] == "1" else f" {variable.attrs['units']}"
+        if values.size == 0:
+            text = "none"
+        elif values.size == 1:
+            text = f"{values[0]:.6g}{unit}"
+        else:
+            low, middle, high = np.min(values), np.median(values), np.max(values)
+            text = f"{low:.4g} … {middle:.4g} … {high:.4g}{unit} ({values.size} values)"
+        lines.append(f"{name} = {text}")
+    return lines
+
+
+@cli.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_folder
+def import_points(files: tuple[Path, ...], directory: Path) -> None:
+    """Take points computed elsewhere into the store; the workflow goes on from them."""
+    from reproduction.pipeline.transfer import import_files
+
+    for line in import_files(files, Layout(directory)):
+        click.echo(line)
+
+
+@cli.command("accept")
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@_scale
+@_folder
+def accept(experiment_id: str, scale: str, directory: Path) -> None:
+    """Keep the results of EXPERIMENT though its code changed: you know that its numbers did not."""
+    from reproduction.pipeline.transfer import accept_results
+
+    config = load(directory / "config", {"scale": scale})
+    click.echo(accept_results(config, experiment_id, Layout(directory)))
+
+
+@cli.command("trace")
+@click.argument("figure", metavar="FIGURE")
+@_scale
+@_folder
+def trace_figure(figure: str, scale: str, directory: Path) -> None:
+    """Check that FIGURE still shows what the result files hold."""
+    from reproduction.report.trace import trace
+
+    config = load(directory / "config", {"scale": scale})
+    if figure not in config.figures:
+        raise ConfigError(f"there is no figure {figure!r}{nearest(figure, config.figures)}")
+    problems = trace(figure, Layout(directory).figures(scale), Layout(directory).scale(scale))
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        sys.exit(1)
+    click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
+
+
+@cli.command("results")
+@_scale
+@_folder
+def results(scale: str, directory: Path) -> None:
+    """Write docs/results.md: the trainings of a scale beside what the paper reports."""
+    from reproduction.report.results_page import write_page
+
+    click.echo(f"written to {write_page(load(directory / 'config', {'scale': scale}), Layout(directory))}")
+
+
+@cli.command("plan")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
+@click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
+@_scale
+@_folder
+def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
+    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+    import json
+
+    from reproduction.pipeline.planning import forecast, table
+
+    found = forecast(load(directory / "config", {"scale": scale}), directory, device)
+    for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
+        click.echo(line)
+
+
+@cli.command("calibrate")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
+@_folder
+def calibrate(device: str, minutes: float, directory: Path) -> None:
+    """Measure this machine's rates for `mirrorsym plan`, from shortened jobs."""
+    from reproduction.pipeline import calibration
+    from reproduction.pipeline.devices import gpu_count
+
+    if device == "cuda" and not gpu_count():
+        raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
+    device = ("cuda" if gpu_count() else "cpu") if device == "auto" else device
+    rates, path = calibration.calibrate(directory, device, minutes, click.echo)
+    click.echo(f"{rates.name}: rates written to {path}")
+
+
+@cli.command("status")
+@click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_scale
+@_folder
+def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory: Path) -> None:
+    """Say what of a sweep is done, running, failed and diverged, with what the logs of failed jobs said last.
+
+    Ends with exit code 1 where something failed.
+    """
+    import json
+
+    from reproduction.pipeline.status import status_of, table
+
+    config = load(directory / "config", {"scale": scale})
+    for name in experiment_ids:
+        if name not in config.experiments:
+            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
+    found = status_of(config, Layout(directory), experiment_ids or tuple(config.experiments))
+    shown = [json.dumps([part.to_dict() for part in found], indent=1)] if as_json else table(found)
+    for line in shown:
+        click.echo(line)
+    if any(part.failures for part in found):
+        sys.exit(1)
+
+
+@cli.command("schema")
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    import json
+
+    click.echo(json.dumps(json_schema(), indent=1))
+
+
+@cli.command("report")
+@_scale
+@_folder
+def report(scale: str, directory: Path) -> None:
+    """Say what a run made, where the figures are and how long each part took."""
+    from reproduction.report.closing import closing_lines
+
+    config = load(directory / "config", {"scale": scale})
+    for line in closing_lines(config, Layout(directory)):
+        click.echo(line)
+
+
+@cli.command("claims")
+@_scale
+@_folder
+def claims_table(scale: str, directory: Path) -> None:
+    """Print the verdict on each claim of the paper, with the numbers behind it."""
+    from reproduction.analysis.verdicts import counts, read_verdicts, table
+
+    found = read_verdicts(Layout(directory).claims(scale))
+    for line in [*table(found), counts(found)]:
+        click.echo(line)
+
+
+@cli.command("gallery")
+@_scale
+@_folder
+def gallery(scale: str, directory: Path) -> None:
+    """Remake the README's gallery from a scale's figures."""
+    from reproduction.report.gallery import write_gallery
+
+    for path in write_gallery(load(directory / "config", {"scale": scale}), Layout(directory)):
+        click.echo(path)
+
+
+cli.add_command(job)

@@ -1,0 +1,151 @@
+"""What every experiment is: settings, axes, variables, and a pure function from them and a seed to a Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from reproduction.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from reproduction.data.images import Images
+
+Value = float | str
+Grid = Mapping[str, Sequence[Value]]
+"""The values of each axis in one job; the job computes their full product."""
+
+FINISHED, DIVERGED, NOT_IN_SWEEP = 0, 1, 2
+"""Values of the CF flag variable ``status``."""
+
+
+class Settings(BaseModel):
+    """What an experiment keeps fixed in a sweep. Each experiment subclasses it, with a description for each field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension of a sweep.
+
+    Args:
+        name: dimension and coordinate name in the result file.
+        long_name: what the coordinate says in words.
+        choices: for an axis of names, all of them in the order of the result file; None for an axis of floats.
+        units: CF units, "1" where it has none.
+        minimum: the smallest value that makes sense.
+        job_each: True where each value is a job of its own (a training), False where a job computes all of them.
+    """
+
+    name: str
+    long_name: str
+    choices: tuple[str, ...] | None = None
+    units: str = "1"
+    minimum: float = 0.0
+    job_each: bool = False
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the result: its dimensions after the sweep's axes and ``seed``, and its CF attributes.
+
+    Args:
+        dims: the trailing dimensions.
+        long_name: what the variable holds in words.
+        units: CF units, "1" where it has none.
+    """
+
+    dims: tuple[str, ...]
+    long_name: str
+    units: str = "1"
+
+
+class SettingError(UserError, ValueError):
+    """A setting does not fit the data."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop (a signal, a deadline) and has saved its checkpoint."""
+
+
+class Checkpoint(Protocol):
+    """Where a run may leave its state and find it again. It never sees a path."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest readable state (tensors, numbers, strings and plain containers), or None."""
+
+    def due(self) -> bool:
+        """True where the run should call :meth:`save` now: some minutes went by, or it is asked to stop."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep the state.
+
+        Raises:
+            Stopped: after the state is safe, where the run is asked to stop.
+        """
+
+
+class NoCheckpoint:
+    """A checkpoint that keeps nothing, for short runs and tests."""
+
+    def load(self) -> dict[str, Any] | None:
+        return None
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, state: dict[str, Any]) -> None:
+        return None
+
+
+def _no_images(name: str) -> Images:
+    raise LookupError(f"this run was given no pictures, and asks for {name!r}")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a run may use of the outside world.
+
+    Args:
+        progress: called with (done, total) and a few numbers to show, such as ``{"loss": 0.1}``.
+        checkpoint: where a training keeps its state.
+        device: ``"cpu"`` or ``"cuda"``.
+        images: gives the pictures of a data set by its name.
+    """
+
+    progress: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, numbers: None
+    checkpoint: Checkpoint = field(default_factory=NoCheckpoint)
+    device: str = "cpu"
+    images: Callable[[str], Images] = _no_images
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, as the module that defines it exports it under the name ``EXPERIMENT``.
+
+    Args:
+        name: the module's name.
+        title: one line for the result file and for ``mirrorsym list``.
+        settings: the Settings subclass.
+        axes: the sweep's dimensions in the order of the result file; ``seed`` follows them.
+        variables: the contract: what ``run`` returns beside ``status``, which every Dataset has, an int8 over all
+            axes and ``seed``. All others are floating point, NaN where a run diverged.
+        coords: long names of the trailing coordinates that ``run`` returns.
+        run: (settings, grid, seed, context) to a Dataset with every axis, ``seed`` (length 1) and the trailing
+            dimensions of each variable, in the contract's order, with their coordinates. Attributes are added later.
+        training: True where a point is a training, which has checkpoints and may use a GPU.
+    """
+
+    name: str
+    title: str
+    settings: type[Settings]
+    axes: tuple[Axis, ...]
+    variables: Mapping[str, Variable]
+    run: Callable[[Any, Grid, int, Context], xr.Dataset]
+    coords: Mapping[str, str]
+    training: bool = False

@@ -1,0 +1,109 @@
+"""The paper's theorems, corollaries and formulas on random instances: how far each is from what it says.
+
+The checks are the functions of this package's modules, one for each statement, under the names of the statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reproduction.contract import FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.streams import stream
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from reproduction.experiments.theory_checks.violations import Violation
+
+NAMES = (
+    *("definition2", "fig1_matrix", "fig1_projection"),
+    *("theorem1_part1", "theorem1_part2", "footnote1", "hessian_near_mirror", "theorem1_part3"),
+    *(
+        "theorem1_part4",
+        "theorem1_part4_proof",
+        "local_minimum",
+        "assumption1_bounded_space",
+        "assumption1_models",
+        "decay_sparse",
+    ),
+    *("corollary1", "optimizer_momentum", "optimizer_adam", "optimizer_adam_no_momentum", "equivariance"),
+    *("stationary_point", "bias_removes_symmetry", "noise_removes_conditions"),
+    *("eq2", "eq2_near_zero", "eq2_two_mirrors", "eq3", "eq14", "eq14_background", "eq4", "independent_dynamics"),
+    *("escape_rate", "decay_shift", "gd_attraction", "lyapunov_large_rate"),
+    *("eq5_expansion", "eq5_condition", "eq5_denominator", "theorem5", "diagonal_approximation", "fisher"),
+    *("eq6", "eq6_no_symmetry", "lasso", "dcs_faithful", "dcs_stationary", "dcs_favored"),
+    *("theorem2_part1", "theorem2_part2", "theorem2_proof", "rescaling_mirrors"),
+    *("theorem3_part1", "theorem3_part2", "theorem3_low_rank", "footnote3"),
+    *("theorem4_part1", "theorem4_part2", "eq57", "eq11", "footnote5"),
+)
+
+
+class TheoryChecksSettings(Settings):
+    """Nothing is left to choose: the instances are drawn from the seed."""
+
+
+def checks() -> dict[str, Callable[[np.random.Generator], Violation]]:
+    """Return the checks by their names, in the order of their modules."""
+    from reproduction.experiments.theory_checks import (
+        assumptions,
+        constraining,
+        dynamics,
+        main_theorem,
+        optimizers,
+        symmetries,
+    )
+
+    modules = (main_theorem, assumptions, optimizers, dynamics, constraining, symmetries)
+    return {check.__name__: check for module in modules for check in module.CHECKS}
+
+
+def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context) -> xr.Dataset:
+    """Run checks on instances of their own.
+
+    Args:
+        settings: nothing.
+        grid: values of ``check``.
+        seed: of the instances; each check has a stream of its own.
+        context: its ``progress`` is called once a check.
+
+    Returns:
+        The violations with dimensions (check, seed), NaN where a statement has no mended form or no control.
+    """
+    import xarray as xr
+
+    names, known = [str(name) for name in grid["check"]], checks()
+    found = []
+    for done, name in enumerate(names, start=1):
+        found.append(known[name](stream("theory_checks", seed, name)))
+        context.progress(done, len(names), {})
+    columns = {
+        "violation": [one.printed for one in found],
+        "violation_mended": [one.mended for one in found],
+        "violation_control": [one.control for one in found],
+    }
+    dims = ["check", "seed"]
+    return xr.Dataset(
+        {
+            **{name: (dims, np.array(column, float)[:, None]) for name, column in columns.items()},
+            "status": (dims, np.full((len(names), 1), FINISHED, np.int8)),
+        },
+        coords={"check": names, "seed": [seed]},
+    )
+
+
+EXPERIMENT = Experiment(
+    name="theory_checks",
+    title="The paper's theorems and formulas on random instances",
+    settings=TheoryChecksSettings,
+    axes=(Axis("check", "statement of the paper", choices=NAMES),),
+    variables={
+        "violation": Variable((), "violation of the statement as printed, 0 where it holds"),
+        "violation_mended": Variable((), "violation of the statement with the conditions or factors that it needs"),
+        "violation_control": Variable((), "the same measure where the statement cannot hold"),
+    },
+    coords={},
+    run=run,
+)

@@ -1,0 +1,220 @@
+"""Corollary 1 for the optimizers that the paper's experiments use: whether a mirror holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reproduction.experiments.theory_checks.losses import (
+    Model,
+    coordinate_models,
+    gradient,
+    normal,
+    paper_models,
+    random_loss,
+    random_models,
+)
+from reproduction.experiments.theory_checks.violations import Violation, fraction, ratio, worst
+
+Generator = np.random.Generator
+MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
+
+STEPS = 8
+
+
+def sgd(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Plain SGD."""
+    return torch.optim.SGD(parameters, lr=0.01)
+
+
+def sgd_with_decay(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """SGD with coupled decay."""
+    return torch.optim.SGD(parameters, lr=0.01, weight_decay=0.1)
+
+
+def momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """SGD as in the experiments with the ResNet, with a smaller learning rate."""
+    return torch.optim.SGD(parameters, lr=0.002, momentum=0.9, weight_decay=1e-3)
+
+
+def adam(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Adam as in the attention experiment, with coupled decay."""
+    return torch.optim.Adam(parameters, lr=4e-3, weight_decay=1e-2)
+
+
+def adam_decoupled(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """The same with decoupled decay."""
+    return torch.optim.AdamW(parameters, lr=4e-3, weight_decay=1e-2)
+
+
+def adam_no_momentum(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Adam as in the continual learning experiment."""
+    return torch.optim.Adam(parameters, lr=1e-2, betas=(0.0, 0.999))
+
+
+def train(
+    model: Model,
+    start: Tensor,
+    samples: Tensor,
+    make: MakeOptimizer,
+    velocity: Tensor | None = None,
+    noise: list[Tensor] | None = None,
+) -> Tensor:
+    """Return the parameters after one step on each sample.
+
+    Args:
+        model: the loss.
+        start: where training starts, shape (parameters,).
+        samples: one a step.
+        make: makes the optimizer.
+        velocity: with which training arrives, for SGD with momentum.
+        noise: added to the gradient, one tensor a step.
+    """
+    w = start.clone()
+    optimizer = make([w])
+    if velocity is not None:
+        optimizer.state[w]["momentum_buffer"] = velocity.clone()
+    for step, sample in enumerate(samples):
+        point = w.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model.loss(point, sample), point)
+        w.grad = slope if noise is None else slope + noise[step]
+        optimizer.step()
+    return w.detach()
+
+
+def escape(model: Model, rng: Generator, make: MakeOptimizer, velocity: Tensor | None = None) -> float:
+    """Return the distance to the mirror relative to the norm after training from a random point on it."""
+    start = model.on_mirror(rng)
+    end = train(model, start, model.samples(rng, STEPS), make, velocity)
+    return float(model.mirror.distance(end) / torch.maximum(end.norm(), start.norm()).clamp_min(1.0))
+
+
+def corollary1(rng: Generator) -> Violation:
+    """SGD of batch size 1 with and without decay, and single huge steps."""
+    residuals = []
+    for model in [*random_models(rng), *paper_models(rng)]:
+        residuals += [escape(model, rng, make) for make in (sgd, sgd_with_decay)]
+        on, sample = model.on_mirror(rng), model.samples(rng, 1)[0]
+        end = on - 1e6 * gradient(lambda point, model=model, sample=sample: model.loss(point, sample), on)  # type: ignore[misc]
+        # Where the mirror is a point, the step itself is rounding: it counts against the step from nearby.
+        off = gradient(lambda point, model=model, sample=sample: model.loss(point, sample), on + model.across(rng))  # type: ignore[misc]
+        residuals.append(float(model.mirror.distance(end) / torch.maximum(end.norm(), 1e6 * off.norm()).clamp_min(1.0)))
+    control = [
+        escape(Model("none", random_loss(rng, model.mirror.parameters), model.mirror, 3), rng, sgd)
+        for model in random_models(rng)
+    ]
+    return Violation(worst(residuals), control=min(control))
+
+
+def optimizer_momentum(rng: Generator) -> Violation:
+    """Momentum that arrives with any velocity; mended: with one along the mirror."""
+    printed, mended = [], []
+    for model in [*random_models(rng), *paper_models(rng)]:
+        velocity = model.point(rng)
+        printed.append(escape(model, rng, momentum, velocity))
+        mended += [escape(model, rng, momentum, kept) for kept in (None, model.mirror.project(velocity))]
+    return Violation(worst(printed), worst(mended))
+
+
+def optimizer_adam(rng: Generator) -> Violation:
+    """Adam as in the attention experiment, with coupled and with decoupled decay."""
+    return _adaptive(rng, (adam, adam_decoupled))
+
+
+def optimizer_adam_no_momentum(rng: Generator) -> Violation:
+    """Adam as in the continual learning experiment."""
+    return _adaptive(rng, (adam_no_momentum,))
+
+
+def _adaptive(rng: Generator, makes: tuple[MakeOptimizer, ...]) -> Violation:
+    general = [model for model in [*random_models(rng), *paper_models(rng)] if not permutes_coordinates(model)]
+    printed = [escape(model, rng, make) for model in general for make in makes]
+    mended = [escape(model, rng, make) for model in coordinate_models() for make in makes]
+    return Violation(worst(printed), worst(mended))
+
+
+def permutes_coordinates(model: Model) -> bool:
+    """Return whether the reflection only permutes coordinates and flips signs."""
+    magnitudes = np.abs(model.mirror.R)
+    return bool(np.minimum(magnitudes, np.abs(magnitudes - 1)).max() < 1e-9)
+
+
+def equivariance(rng: Generator) -> Violation:
+    """Runs from mirror images: Adam and mirrors in general position; mended: SGD, and Adam on coordinate mirrors."""
+    general, coordinate = random_models(rng)[1:4], coordinate_models()
+    printed = [image_error(model, rng, make) for model in general for make in (adam, adam_no_momentum)]
+    mended = [image_error(model, rng, make) for model in general for make in (sgd, momentum)]
+    mended += [image_error(model, rng, make) for model in coordinate for make in (adam, adam_no_momentum)]
+    without = [Model("none", random_loss(rng, model.mirror.parameters), model.mirror, 3) for model in general]
+    return Violation(worst(printed), worst(mended), worst(image_error(model, rng, sgd) for model in without))
+
+
+def image_error(model: Model, rng: Generator, make: MakeOptimizer) -> float:
+    """Return how far the run from a reflected start is from the reflected run, relative to the norm."""
+    start, samples = model.point(rng), model.samples(rng, STEPS)
+    reflected_run = model.mirror.reflect(train(model, start, samples, make))
+    run_of_reflection = train(model, model.mirror.reflect(start), samples, make)
+    return float((reflected_run - run_of_reflection).norm() / reflected_run.norm())
+
+
+def stationary_point(rng: Generator) -> Violation:
+    """Linear regression at its minimum: steps of SGD; mended: of gradient descent, and of SGD that interpolates."""
+    x, noise = normal(rng, 20, 4), normal(rng, 20)
+    target = normal(rng, 4)
+    printed, mended = 0.0, []
+    for labels in (x @ target + noise, x @ target):
+        best = torch.linalg.lstsq(x, labels[:, None]).solution[:, 0]
+        steps, far = (2 * (x @ w - labels)[:, None] * x for w in (best, best + normal(rng, 4)))
+        scale = float(far.norm(dim=1).mean())
+        mended.append(float(steps.mean(0).norm()) / scale)
+        single = float(steps.norm(dim=1).max()) / scale
+        if labels.equal(x @ target):
+            mended.append(single)
+        else:
+            printed = single
+    return Violation(printed, worst(mended))
+
+
+def bias_removes_symmetry(rng: Generator) -> Violation:
+    """A fixed bias on every weight: gradients on the shifted mirror without decay.
+
+    Mended: with decay ``gamma`` the gradient there has the part ``-2 gamma O^T bias`` across the mirror.
+    """
+    printed, mended = [], []
+    for model in [*random_models(rng), *paper_models(rng)]:
+        bias, sample = 0.01 * model.point(rng), model.samples(rng, 1)[0]
+        shifted = model.on_mirror(rng) - bias
+        slope = gradient(lambda w, model=model, bias=bias, sample=sample: model.loss(w + bias, sample), shifted)  # type: ignore[misc]
+        part = ratio(model.mirror.distance(slope), torch.maximum(slope.norm(), shifted.norm()))
+        printed.append(1 - min(part / 1e-3, 1.0))
+        decayed = model.mirror.order_parameter(slope + 2 * 0.1 * shifted)
+        expected = -2 * 0.1 * model.mirror.order_parameter(bias)
+        mended.append(ratio((decayed - expected).norm(), expected.norm()))
+    return Violation(worst(printed), worst(mended))
+
+
+def noise_removes_conditions(rng: Generator) -> Violation:
+    """A few steps from the mirror with Gaussian noise of variance 1e-4 on the gradient, fresh in each."""
+    stays = []
+    for model in [*random_models(rng), *paper_models(rng)]:
+        for make in (sgd, adam_no_momentum):
+            start = model.on_mirror(rng)
+            noise = [0.01 * model.point(rng) for _ in range(STEPS)]
+            end = train(model, start, model.samples(rng, STEPS), make, noise=noise)
+            stays.append(bool(model.mirror.distance(end) < 1e-9))
+    return Violation(fraction(stays))
+
+
+CHECKS = (
+    corollary1,
+    optimizer_momentum,
+    optimizer_adam,
+    optimizer_adam_no_momentum,
+    equivariance,
+    stationary_point,
+    bias_removes_symmetry,
+    noise_removes_conditions,
+)

@@ -1,0 +1,65 @@
+"""Put the points of a plan into the result file of an experiment at a scale."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reproduction.pipeline import fingerprints, provenance, store
+from reproduction.pipeline.config import load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Plan
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
+    """Collect the points of a plan file into ``out``.
+
+    Raises:
+        FileError: if a point is missing or the result cannot be written.
+        StoreError: if a point does not hold what it should.
+    """
+    plan = Plan.from_json(plan_file.read_text())
+    experiment = load_experiment(plan.module)
+    points = plan.points()
+    code = fingerprints.valid(layout.fingerprints, f"reproduction.experiments.{plan.module}")
+    datasets = [_read(layout.point(point.name), code) for point in points]
+    attributes = {
+        "experiment": plan.experiment,
+        "scale": plan.scale,
+        "scale_note": f"{plan.scale}: {plan.entry.note}" if plan.entry.note else "",
+        "config_hash": points[0].config_hash,
+        "settings": json.dumps(points[0].settings),
+        **_of_the_points(datasets),
+    }
+    store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)
+    for point in points:
+        shutil.rmtree(layout.checkpoints(point.name), ignore_errors=True)
+
+
+def _read(path: Path, code: set[str]) -> xr.Dataset:
+    try:
+        dataset = store.read(path)
+    except store.StoreError:
+        raise store.StoreError(f"{path} is damaged; delete it and run the same command again") from None
+    if dataset.attrs.get("fingerprint") not in code:
+        raise store.StoreError(f"{path} was made by other code than today's; delete it and run the same command again")
+    return dataset
+
+
+def _of_the_points(datasets: Iterable[xr.Dataset]) -> dict[str, str]:
+    """What the points say of themselves, each different value once."""
+    found: dict[str, list[str]] = {}
+    for dataset in datasets:
+        for name in ("code_version", "fingerprint", "software", "device", "data_source"):
+            if name in dataset.attrs and dataset.attrs[name] not in found.setdefault(name, []):
+                found[name].append(dataset.attrs[name])
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    history = f"{created} collected by mirrorsym {provenance.code_version()}"
+    return {name: "; ".join(values) for name, values in found.items()} | {"created": created, "history": history}

@@ -1,0 +1,251 @@
+"""What to run: the one definition of the configuration, its validation, its scales and its JSON schema."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+import reproduction.experiments
+from reproduction.contract import Experiment
+from reproduction.errors import ConfigError, describe, nearest
+from reproduction.files import read_yaml
+
+RESERVED = ("all", "cifar10", "claims", "paper")
+SCALES = ("tiny", "quick", "laptop", "paper")
+ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
+CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
+Checksum = Annotated[str, BeforeValidator(str.lower), Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Cifar10(_Model):
+    """Where CIFAR-10 comes from."""
+
+    url: str = Field(description="Address of the archive in the layout of cifar-10-python.tar.gz.")
+    checksum: Checksum = Field(description="md5:… or sha256:… of the archive, checked before anything is unpacked.")
+    archive: Path | None = Field(None, description="A local archive, read where it lies, instead of the download.")
+    labels: dict[Checksum, str] = Field({}, description="What results say of the data, by the archive's checksum.")
+
+    @property
+    def label(self) -> str:
+        """The text that results carry as ``data_source``."""
+        return self.labels.get(self.checksum, f"an archive of CIFAR-10's layout, {self.checksum}")
+
+
+class Resources(_Model):
+    """What one job asks of a cluster."""
+
+    mem_mb: int = Field(2000, gt=0, description="Memory in MB.")
+    runtime: int = Field(10, gt=0, description="Minutes.")
+    gpu: int = Field(0, ge=0, le=1, description="Number of GPUs.")
+
+
+class Cluster(_Model):
+    """What a cluster calls its parts; what is left empty is the cluster's own choice."""
+
+    account: str = Field("", description="Account that is charged.")
+    partition: str = Field("", description="Partition of the simulations, which need CPUs only.")
+    gpu_partition: str = Field("", description="Partition of the trainings; empty: the same as partition.")
+    gpu_model: str = Field("", pattern=r"^[\w.]*$", description="Type of GPU, as the cluster's gres calls it.")
+    max_runtime: int = Field(1440, gt=0, description="The longest time in minutes that one job may ask for.")
+
+    def resources(self, gpu: int) -> dict[str, str]:
+        """Return the resources by which Snakemake's SLURM plugin knows them, for a job with or without a GPU."""
+        named = {
+            "slurm_account": self.account,
+            "slurm_partition": (self.gpu_partition if gpu else "") or self.partition,
+            "gpu_model": self.gpu_model if gpu else "",
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+class ExperimentConfig(_Model):
+    """One result file: an experiment with its settings and its sweep."""
+
+    module: str = Field("", description="The experiment's module, where it differs from the id.")
+    note: str = Field("", description="How this scale differs from the paper; figures show it.")
+    settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
+    seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
+    sweep: list[dict[str, list[float | str]]] = Field(
+        min_length=1, description="Products of axis values, without overlap; their union is the sweep."
+    )
+    resources: Resources = Field(Resources(), description="What one job asks of a cluster.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_count_from_zero(cls, seeds: int | list[int]) -> int | list[int]:
+        if (seeds if isinstance(seeds, int) else min(seeds, default=-1)) < (1 if isinstance(seeds, int) else 0):
+            raise ValueError("needs at least one seed, and a seed is 0 or larger")
+        return seeds
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds in ascending order."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else sorted(set(self.seeds))
+
+
+class FigureConfig(_Model):
+    """One figure: the notebook ``notebooks/{id}.ipynb`` and what it reads."""
+
+    title: str = Field("", description="What the figure shows, for the gallery and the report.")
+    experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
+
+
+class Config(_Model):
+    """The whole configuration at one scale."""
+
+    scale: str = Field("quick", description="tiny, quick, laptop or paper.")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="auto takes a GPU where one is asked for.")
+    checkpoint_minutes: float = Field(5, gt=0, description="Minutes between the checkpoints of a training.")
+    cifar10: Cifar10
+    cluster: Cluster = Field(Cluster(), description="Names and limits of a cluster, from cluster.yaml.")
+    experiments: dict[Id, ExperimentConfig]
+    figures: dict[Id, FigureConfig]
+
+    def module_of(self, experiment_id: str) -> str:
+        """Return the module of an experiment's id."""
+        return self.experiments[experiment_id].module or experiment_id
+
+
+def experiment_names() -> list[str]:
+    """Return the names of all experiment modules."""
+    found = (module.name for module in pkgutil.iter_modules(reproduction.experiments.__path__))
+    return sorted(name for name in found if name != "base")
+
+
+def load_experiment(name: str) -> Experiment:
+    """Return the experiment of a module.
+
+    Raises:
+        ConfigError: if there is no such module.
+    """
+    if name not in experiment_names():
+        raise ConfigError(f"there is no experiment module {name!r}{nearest(name, experiment_names())}")
+    experiment = importlib.import_module(f"reproduction.experiments.{name}").EXPERIMENT
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``override`` laid over it: mappings merge, everything else is replaced, null removes."""
+    merged = dict(base)
+    for key, value in override.items():
+        if value is None and isinstance(merged.get(key), Mapping):
+            del merged[key]
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read ``config.yaml`` and the scale's file in ``folder``, lay ``overrides`` over them, and validate.
+
+    The environment variables MIRRORSYM_CIFAR10_ARCHIVE and MIRRORSYM_CIFAR10_CHECKSUM override both.
+
+    Raises:
+        ConfigError: with one sentence that names what is wrong, where, and what would be right.
+    """
+    overrides = overrides or {}
+    base = read_yaml(folder / "config.yaml", dict)
+    scale = str(overrides.get("scale", base.get("scale", "quick")))
+    if scale not in SCALES:
+        raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
+    base = {"cluster": read_yaml(folder / "cluster.yaml", dict), **base}
+    merged = merge(merge(base, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
+    try:
+        config = Config.model_validate(merge(merged, _from_environment()))
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"configuration (scale {scale})", Config)) from None
+    _check_references(config)
+    return config
+
+
+def _from_environment() -> dict[str, Any]:
+    found = {"archive": os.environ.get(ARCHIVE_VARIABLE), "checksum": os.environ.get(CHECKSUM_VARIABLE)}
+    given = {key: value for key, value in found.items() if value}
+    return {"cifar10": given} if given else {}
+
+
+def _check_references(config: Config) -> None:
+    """Modules, settings, axes and values, and the figures' experiments: what pydantic cannot see."""
+    for figure_id in config.figures:
+        if figure_id in RESERVED or figure_id.startswith(("collect_", "train_")):
+            raise ConfigError(f"configuration: figures.{figure_id}: the workflow has a rule of that name; take another")
+    for figure_id, figure in config.figures.items():
+        for name in figure.experiments:
+            if name not in config.experiments:
+                raise ConfigError(
+                    f"configuration (scale {config.scale}): figures.{figure_id}.experiments: "
+                    f"there is no experiment {name!r}{nearest(name, config.experiments)}"
+                )
+    for experiment_id, entry in config.experiments.items():
+        where = f"configuration (scale {config.scale}): experiments.{experiment_id}"
+        experiment = load_experiment(config.module_of(experiment_id))
+        check_settings(experiment, entry.settings, where)
+        for number, product in enumerate(entry.sweep):
+            check_grid(experiment, product, f"{where}.sweep.{number}")
+
+
+def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: str) -> BaseModel:
+    """Return the experiment's validated settings.
+
+    Raises:
+        ConfigError: if a field is unknown, missing or out of range.
+    """
+    try:
+        return experiment.settings.model_validate(dict(settings))
+    except ValidationError as error:
+        raise ConfigError(describe(error, f"{where}.settings", experiment.settings)) from None
+
+
+def check_grid(experiment: Experiment, product: Mapping[str, Iterable[float | str]], where: str) -> None:
+    """Check that a product names each axis of the experiment once, with values that the axis admits.
+
+    Raises:
+        ConfigError: if an axis is unknown or missing, or a value is not admitted.
+    """
+    names = [axis.name for axis in experiment.axes]
+    for name in product:
+        if name not in names:
+            raise ConfigError(f"{where}: there is no axis {name!r}{nearest(name, names)}")
+    for axis in experiment.axes:
+        if axis.name not in product or not list(product[axis.name]):
+            raise ConfigError(f"{where}: axis {axis.name!r} has no values; give a list")
+        for value in product[axis.name]:
+            if axis.choices is not None:
+                if value not in axis.choices:
+                    raise ConfigError(f"{where}.{axis.name}: no {value!r}{nearest(str(value), axis.choices)}")
+            elif not _is_number_from(value, axis.minimum):
+                raise ConfigError(f"{where}.{axis.name}: {value!r} is not a number of {axis.minimum:g} or more")
+
+
+def _is_number_from(value: float | str, minimum: float) -> bool:
+    try:
+        return minimum <= float(value) < float("inf")
+    except ValueError:
+        return False
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``config.yaml``, with every experiment's settings, for editors."""
+    schema = Config.model_json_schema()
+    models = {load_experiment(name).settings for name in experiment_names()}
+    for model in sorted(models, key=lambda model: model.__name__):
+        settings = model.model_json_schema()
+        schema["$defs"] |= settings.pop("$defs", {}) | {model.__name__: {**settings, "required": []}}
+    choices = [{"$ref": f"#/$defs/{name}"} for name in sorted(model.__name__ for model in models)]
+    schema["$defs"]["ExperimentConfig"]["properties"]["settings"]["anyOf"] = choices
+    return schema

@@ -1,0 +1,72 @@
+"""Execute a figure's notebook through papermill, and put its figures in place only when all of it succeeded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from reproduction.errors import UserError
+from reproduction.files import FileError, explain
+from reproduction.pipeline.process import PARENT_VARIABLE
+
+_STARTUP = "from reproduction.pipeline.process import end_with_parent\n\nend_with_parent()\n"
+
+
+class NotebookError(UserError, RuntimeError):
+    """A notebook failed."""
+
+
+def execute(notebook: Path, results: Path, figures: Path, executed: Path, expected: list[str]) -> None:
+    """Execute a notebook with its parameters set and move what it made into place.
+
+    Args:
+        notebook: the notebook, with a cell tagged ``parameters``.
+        results: the folder of result files that it reads.
+        figures: the folder that its figures go to.
+        executed: where the executed copy goes.
+        expected: the names of the files that it must make in ``figures``.
+
+    Raises:
+        NotebookError: if a cell fails or a file was not made; nothing is written to ``figures`` then.
+        FileError: if a folder cannot be written.
+    """
+    # A fixed name, so that what a killed run left is cleared by the next.
+    scratch = (figures.parent / f".{figures.name}.{notebook.stem}").resolve()
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in (figures, executed.parent, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        _run(notebook, results, scratch / "figures", scratch)
+        missing = [name for name in expected if not (scratch / "figures" / name).is_file()]
+        if missing:
+            raise NotebookError(f"{notebook} did not make {missing[0]}; it should call plotting.save with its id")
+        for name in expected:
+            os.replace(scratch / "figures" / name, figures / name)
+        shutil.copyfile(scratch / "executed.ipynb", executed)
+    except OSError as error:
+        raise FileError(explain(error, figures)) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
+    startup = scratch / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "end_with_parent.py").write_text(_STARTUP)
+    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), PARENT_VARIABLE: str(os.getpid())}
+    import papermill
+
+    try:
+        papermill.execute_notebook(
+            notebook,
+            scratch / "executed.ipynb",
+            parameters={"results": str(results.resolve()), "figures": str(figures.resolve())},
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=notebook.parent,
+        )
+    except papermill.exceptions.PapermillExecutionError as error:
+        cell = f"cell {error.exec_count}" if error.exec_count else "a cell"
+        said = " ".join(str(error.evalue).split())
+        raise NotebookError(f"{notebook}: {cell} failed: {error.ename}: {said}") from None

@@ -1,0 +1,123 @@
+"""Where everything that is generated lies: results/, data/ and paper/, below the project's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FIGURE_FORMATS = ("pdf", "svg", "png")
+"""What each figure is saved as; the numbers behind it lie beside them as CSV."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of a project.
+
+    Args:
+        root: the project's folder; the workflow's jobs run in it.
+    """
+
+    root: Path = Path()
+
+    @property
+    def config(self) -> Path:
+        """The folder of the configuration."""
+        return self.root / "config"
+
+    @property
+    def cifar10(self) -> Path:
+        """The pictures, unpacked."""
+        return self.root / "data" / "cifar10.nc"
+
+    @property
+    def results(self) -> Path:
+        """The folder of all that is computed."""
+        return self.root / "results"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the run of this folder holds."""
+        return self.results / ".lock"
+
+    @property
+    def cache(self) -> Path:
+        """Compiled kernels and fonts."""
+        return self.results / ".cache"
+
+    @property
+    def fingerprints(self) -> Path:
+        """The files that say which code made a result."""
+        return self.results / "fingerprints"
+
+    @property
+    def points(self) -> Path:
+        """The folder of all points, which the scales share."""
+        return self.results / "points"
+
+    def point(self, name: Path) -> Path:
+        """The file of a point; ``name`` is the point's own, such as ``sparsity/0123456789ab/seed~0.nc``."""
+        return self.points / name
+
+    def point_log(self, name: Path) -> Path:
+        """The log of a point's job."""
+        return (self.results / "logs" / "points" / name).with_suffix(".log")
+
+    def point_benchmark(self, name: Path) -> Path:
+        """What Snakemake measured of a point's job."""
+        return (self.results / "benchmarks" / "points" / name).with_suffix(".tsv")
+
+    def checkpoints(self, name: Path) -> Path:
+        """The folder of a point's checkpoints and lease."""
+        return (self.results / "checkpoints" / name).with_suffix("")
+
+    def scale(self, scale: str) -> Path:
+        """The folder of a scale's result files."""
+        return self.results / scale
+
+    def result(self, scale: str, experiment: str) -> Path:
+        """The result file of an experiment."""
+        return self.scale(scale) / f"{experiment}.nc"
+
+    def claims(self, scale: str) -> Path:
+        """The verdicts on the claims."""
+        return self.scale(scale) / "claims.json"
+
+    def numbers(self, scale: str) -> Path:
+        """All that the report says, as JSON."""
+        return self.scale(scale) / "report.json"
+
+    def executed(self, scale: str, figure: str) -> Path:
+        """The executed copy of a figure's notebook."""
+        return self.scale(scale) / "notebooks" / f"{figure}.ipynb"
+
+    def plans(self, scale: str) -> Path:
+        """The folder of the small files that say what a collection or the report is made from."""
+        return self.results / "plans" / scale
+
+    def log(self, scale: str, job: str) -> Path:
+        """The log of a job that belongs to a scale: a collection, a notebook, the claims, the report."""
+        return self.results / "logs" / scale / f"{job}.log"
+
+    def benchmark(self, scale: str, job: str) -> Path:
+        """What Snakemake measured of such a job."""
+        return self.results / "benchmarks" / scale / f"{job}.tsv"
+
+    def figures(self, scale: str) -> Path:
+        """The folder of a scale's figures."""
+        return self.root / "paper" / "figures" / scale
+
+    def figure(self, scale: str, figure: str, suffix: str) -> Path:
+        """A figure's file of one format."""
+        return self.figures(scale) / f"{figure}.{suffix}"
+
+    def report(self, scale: str) -> Path:
+        """The folder of the report."""
+        return self.root / "paper" / scale
+
+    def pdf(self, scale: str) -> Path:
+        """The report as a PDF."""
+        return self.report(scale) / "paper.pdf"
+
+    def page(self, scale: str) -> Path:
+        """The report as a page for browsers."""
+        return self.report(scale) / "index.html"

@@ -1,0 +1,101 @@
+"""Results that travel: take points computed elsewhere into the store, or keep those of older code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduction.errors import ConfigError, UserError, nearest
+from reproduction.files import write_atomically
+from reproduction.pipeline import fingerprints, store
+from reproduction.pipeline.config import SCALES, Config, load, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Point, points_of
+
+
+class ImportRefused(UserError, ValueError):
+    """A file does not belong into the store."""
+
+
+def import_files(files: Sequence[Path], layout: Layout) -> list[str]:
+    """Copy points into the store after all of them were checked; return a line for each.
+
+    Raises:
+        ImportRefused: if one is not a point of the configuration at any scale, or other code made it; none is copied.
+        StoreError: if one is no readable netCDF file or breaks the contract.
+        FileError: if the store cannot be written.
+    """
+    wanted = _wanted(layout.config)
+    places: dict[Path, Path] = {}
+    for file in files:
+        point = _checked(file, wanted, layout)
+        place = layout.point(point.name)
+        if place in places:
+            raise ImportRefused(f"{file} and {places[place]} are the same point; import one of them")
+        places[place] = file
+        # The fingerprint file has to be older than the point: it is an input of the point's rule.
+        fingerprints.update(layout.fingerprints, f"reproduction.experiments.{point.module}")
+    for place, file in places.items():
+        write_atomically(place, file.read_bytes())
+    return [f"{file} is now {place}" for place, file in places.items()]
+
+
+def _wanted(config_folder: Path) -> dict[str, dict[Path, str]]:
+    """For each experiment's id the names of its points at all scales, with their hash of settings."""
+    found: dict[str, dict[Path, str]] = {}
+    for scale in SCALES:
+        config = load(config_folder, {"scale": scale})
+        for name in config.experiments:
+            found.setdefault(name, {}).update({point.name: point.config_hash for point in points_of(config, name)})
+    return found
+
+
+def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> Point:
+    dataset = store.read(file)
+    try:
+        point = Point.from_json(dataset.attrs["point"])
+        name, recipe = point.name, point.config_hash
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ImportRefused(f"{file} is not a point: its attribute 'point' is missing or damaged") from None
+    if point.experiment not in wanted:
+        raise ImportRefused(f"{file}: there is no experiment {point.experiment!r}{nearest(point.experiment, wanted)}")
+    recipes = sorted(set(wanted[point.experiment].values()))
+    if recipe not in recipes:
+        raise ImportRefused(
+            f"{file} is a point of another recipe: no scale of {point.experiment} has its settings or data "
+            f"(hash {recipe}, here {', '.join(recipes)})"
+        )
+    if name not in wanted[point.experiment]:
+        raise ImportRefused(
+            f"{file}: no scale's sweep has the job {name.stem}; a job holds all values of an axis that is not split"
+        )
+    store.check(dataset, load_experiment(point.module))
+    for axis, values in {**point.grid, "seed": [point.seed]}.items():
+        if dataset[axis].values.tolist() != list(values):
+            raise ImportRefused(f"{file}: its coordinate {axis!r} is not what its attribute 'point' says")
+    module = f"reproduction.experiments.{point.module}"
+    if dataset.attrs.get("fingerprint") not in fingerprints.valid(layout.fingerprints, module):
+        commit = dataset.attrs.get("code_version", "that version")
+        raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {commit}")
+    return point
+
+
+def accept_results(config: Config, experiment_id: str, layout: Layout) -> str:
+    """Declare that the results of an experiment stand though its code changed; return a line that says so.
+
+    Raises:
+        ConfigError: if there is no such experiment.
+        ImportRefused: if there is no result, or results of several versions of the code.
+    """
+    if experiment_id not in config.experiments:
+        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
+    module = f"reproduction.experiments.{config.module_of(experiment_id)}"
+    files = [layout.point(point.name) for point in points_of(config, experiment_id)]
+    made_by = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
+    if len(made_by) != 1:
+        what = "results of several versions of the code" if made_by else "no results"
+        raise ImportRefused(f"{experiment_id} has {what} at scale {config.scale}, so there is nothing to accept")
+    older = made_by.pop()
+    folder = layout.fingerprints
+    fingerprints.accept(folder, module, older)
+    return f"{experiment_id}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"

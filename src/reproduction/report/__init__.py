@@ -1,0 +1,1 @@
+"""What readers see: figures, the report, the gallery, docs/results.md."""

@@ -1,0 +1,388 @@
+"""Everything that the report says, as one JSON-like mapping: words, figures, claims, headline numbers, compute.
+
+Numbers leave this module as text, in one format, so that the PDF and the page lay out and compute nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mirrorsym import measures
+from reproduction import formatting
+from reproduction.analysis.verdicts import (
+    LIMITED,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    JudgedClaim,
+    Verdicts,
+    read_verdicts,
+)
+from reproduction.errors import UserError
+from reproduction.files import FileError, read_yaml
+from reproduction.pipeline import store
+from reproduction.pipeline.config import Config, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.report import prose
+from reproduction.report.closing import seconds_by_part
+from reproduction.report.headlines import headlines
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MARKS = {
+    SUPPORTED: {"key": "supported", "symbol": "✓"},
+    LIMITED: {"key": "limits", "symbol": "◐"},
+    NOT_SUPPORTED: {"key": "refuted", "symbol": "✗"},
+    UNDECIDED: {"key": "open", "symbol": "?"},
+}
+"""The verdicts with a short key and a symbol that needs no colour."""
+KINDS = {"theory": "Theory", "text": "Text", "appendix": "Appendix", "figure": "Other figures"}
+PAGE_WIDTH = 300
+"""Points from which a figure takes both columns."""
+
+
+class ReportError(UserError, ValueError):
+    """The report cannot be made."""
+
+
+def gather(config: Config, layout: Layout) -> dict[str, Any]:
+    """Return the report of a scale.
+
+    Args:
+        config: the configuration at that scale.
+        layout: the project's paths; its folder has ``paper/text.yaml``, ``paper/references.bib``, the scale's
+            result files, claims and figures.
+
+    Raises:
+        FileError: if a figure, a result file or the claims are missing.
+        StoreError: if a result file cannot be read.
+        ConfigError: if the words are missing.
+        ProseError: if the words ask for a value or a reference that is not there.
+        ClaimError: if the claims file does not hold what it should.
+        ReportError: if it is of another scale.
+    """
+    words = read_yaml(layout.root / "paper" / "text.yaml", dict)
+    path = layout.claims(config.scale)
+    claims = read_verdicts(path)
+    if claims.scale != config.scale:
+        raise ReportError(f"{path} is of the scale {claims.scale}, not {config.scale}; make it again")
+    results = {name: store.read(layout.result(config.scale, name)) for name in config.experiments}
+    writer = _Writer(
+        {**_values(config, results), **_counts(claims), "scale": config.scale}, prose.figure_labels(config.figures)
+    )
+    places = {claim.id: figure_of(claim, config) for claim in claims.claims}
+    entries = {
+        name: _figure(name, config, layout, words, results, writer)
+        | {"claims": [claim.id for claim in claims.claims if places[claim.id] == name]}
+        for name in config.figures
+    }
+    labels = writer.labels
+    report: dict[str, Any] = {
+        "title": prose.fill(words["title"], writer.numbers),
+        "subtitle": prose.fill(words["subtitle"], writer.numbers),
+        "author": words["author"],
+        "scale": config.scale,
+        "abstract": writer.paragraphs(words["abstract"]),
+        "formulas": words["method"]["formulas"],
+        "headlines": [{**row, "label": labels.get(row["figure"], "")} for row in headlines(results)],
+        "figures": entries,
+        "sections": _sections(words, config),
+        "claims_by_id": {claim.id: _claim(claim) for claim in claims.claims},
+        "elsewhere": {
+            "title": words["elsewhere"],
+            "claims": [claim.id for claim in claims.claims if places[claim.id] is None],
+        },
+        "choices": _choices(words, config, writer),
+        "deviating": _deviations(words, claims, results, writer),
+        "seconds": _compute(config, layout, results),
+        "hashes": [{"experiment": name, **_provenance(data)} for name, data in results.items()],
+        "software": _merged(results.values(), "software"),
+        "code": _merged(results.values(), "code_version"),
+        "verdicts": _verdicts(claims),
+        "groups": _groups(claims, places, config, labels),
+    }
+    report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == NOT_SUPPORTED]
+    parts = (
+        "introduction",
+        "method",
+        "results",
+        "failed",
+        "open",
+        "deviations",
+        "compute",
+        "reproducibility",
+        "claims",
+    )
+    for part in parts:
+        text = words[part].get("none" if part == "failed" and not report["failed_claims"] else "text", [])
+        report[part] = {"title": words[part]["title"], "text": writer.paragraphs(text)}
+    report["references"] = _references(words["references"], prose.cited(report), layout.root)
+    return report
+
+
+class _Writer:
+    """Turns the words into runs, with the report's numbers and its names of figures."""
+
+    def __init__(self, numbers: Mapping[str, str], labels: Mapping[str, str]) -> None:
+        self.numbers, self.labels = numbers, labels
+
+    def runs(self, text: str) -> list[prose.Run]:
+        return prose.runs(text, self.numbers, self.labels)
+
+    def paragraphs(self, texts: Iterable[str | dict[str, str]]) -> list[list[prose.Run]]:
+        return [[dict(text)] if isinstance(text, dict) else self.runs(text) for text in texts]
+
+
+def figure_of(claim: JudgedClaim, config: Config) -> str | None:
+    """Return the figure under which a claim is reported.
+
+    It is the one that its place begins with; else the one that reads just its experiments, or them among others; else
+    one that its place names further on ("Section 3.3; Figure 6"); else one that reads the first of its experiments.
+    """
+    if claim.place.startswith("Fig"):
+        return _named_figure(claim, config)
+    own = set(claim.experiments)
+    same = [name for name, figure in config.figures.items() if own and own == set(figure.experiments)]
+    reading = [name for name, figure in config.figures.items() if own and own <= set(figure.experiments)]
+    partly = [name for name, figure in config.figures.items() if set(claim.experiments[:1]) & set(figure.experiments)]
+    named = _named_figure(claim, config)
+    return next(iter([*same, *reading, *filter(None, [named]), *partly]), None)
+
+
+def _named_figure(claim: JudgedClaim, config: Config) -> str | None:
+    named = re.search(r"\bFig(?:ure|\.)\s*(\d+)\W*(left|mid|right)?", claim.place)
+    if named is None:
+        return None
+    number, side = named.groups()
+    candidates = [name for name in config.figures if re.fullmatch(rf"fig{number}(_\w+)?", name)]
+    exact = [name for name in candidates if name == (f"fig{number}_{side}" if side else f"fig{number}")]
+    shared = [name for name in candidates if set(claim.experiments) & set(config.figures[name].experiments)]
+    return next(iter([*exact, *shared, *candidates]), None)
+
+
+def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """What the words may refer to: settings, axes and seeds of every result file, and the measures' thresholds."""
+    found = {
+        "measures.rank_relative": formatting.setting(measures.RELATIVE_RANK_THRESHOLD),
+        "measures.rank_absolute": formatting.setting(measures.ABSOLUTE_RANK_THRESHOLD),
+        "measures.homogeneous": formatting.setting(measures.HOMOGENEOUS_CORRELATION),
+        "measures.constant": formatting.setting(measures.CONSTANT_THRESHOLD),
+    }
+    for name, data in results.items():
+        settings: dict[str, Any] = json.loads(data.attrs["settings"])
+        axes = {axis.name: data[axis.name].values.tolist() for axis in load_experiment(config.module_of(name)).axes}
+        for key, value in {**settings, **axes, "seeds": data.sizes["seed"]}.items():
+            found[f"{name}.{key}"] = formatting.setting(value)
+            if isinstance(value, list) and value:
+                found[f"{name}.{key}.first"] = formatting.setting(value[0])
+                found[f"{name}.{key}.last"] = formatting.setting(value[-1])
+    return found
+
+
+def _counts(claims: Verdicts) -> dict[str, str]:
+    verdicts = [claim.verdict for claim in claims.claims]
+    counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
+    confidence = sorted({claim.confidence for claim in claims.claims})
+    percent = formatting.values([100 * value for value in confidence])
+    return {**counts, "claims.total": str(len(verdicts)), "claims.confidence": percent}
+
+
+def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
+    counts = _counts(claims)
+    return [
+        {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in MARKS.items()
+    ]
+
+
+def _claim(claim: JudgedClaim) -> dict[str, Any]:
+    """A claim as the report shows it: sentences and numbers as text."""
+    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended")
+    return {
+        **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
+        **{name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at")},
+        "symbol": MARKS[claim.verdict]["symbol"],
+        "key": MARKS[claim.verdict]["key"],
+        "effect": _effect(claim.effect, claim.interval, claim.units),
+        "samples": _samples(claim.samples),
+        "controls": [
+            {
+                "statement": formatting.typeset(control.statement).rstrip("."),
+                "passes": formatting.typeset(control.passes),
+                "effect": _effect(control.effect, control.interval, "1"),
+                "samples": _samples(control.samples),
+                "mark": {True: "✓", False: "✗", None: "?"}[control.passed],
+            }
+            for control in claim.controls
+        ],
+    }
+
+
+def _effect(effect: float | None, interval: tuple[float, float] | None, units: str) -> str:
+    if effect is None:
+        return "–"
+    text = formatting.number(effect)
+    if interval is not None:
+        text += f" [{formatting.number(interval[0])}, {formatting.number(interval[1])}]"
+    return formatting.with_unit(text, units)
+
+
+def _samples(samples: int) -> str:
+    return formatting.number(samples, formatting.EXACT_DIGITS) if samples else "–"
+
+
+def _figure(
+    name: str,
+    config: Config,
+    layout: Layout,
+    words: Mapping[str, Any],
+    results: Mapping[str, xr.Dataset],
+    writer: _Writer,
+) -> dict[str, Any]:
+    entry = config.figures[name]
+    text = words["figures"].get(name, {})
+    for suffix in ("pdf", "svg", "csv"):
+        if not (path := layout.figure(config.scale, name, suffix)).is_file():
+            raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
+    width, height = _size(layout.figure(config.scale, name, "svg"))
+    notes = [results[part].attrs["scale_note"] for part in entry.experiments]
+    caption = writer.runs(text.get("caption", ""))
+    plain = "".join(run.get("text", "") for run in caption)
+    return {
+        "id": name,
+        "label": writer.labels[name],
+        "title": entry.title[:1].upper() + entry.title[1:],
+        "caption": caption,
+        "alt": f"{writer.labels[name]}: {entry.title}. {plain}".strip(),
+        "text": writer.runs(text.get("text", "")),
+        "notes": [note for note in dict.fromkeys(notes) if note],
+        "experiments": list(entry.experiments),
+        "wide": width > PAGE_WIDTH,
+        "width": width,
+        "height": height,
+    }
+
+
+def _size(svg: Path) -> tuple[float, float]:
+    """Width and height in points, as matplotlib writes them."""
+    head = svg.read_text()[:4000]
+    width, height = (re.search(rf'<svg [^>]*\b{side}="([\d.]+)pt"', head) for side in ("width", "height"))
+    if width is None or height is None:
+        raise ReportError(f"{svg} does not say how large it is; make it again with snakemake")
+    return float(width[1]), float(height[1])
+
+
+def _sections(words: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
+    """The sections of the results with their figures, those that no section names in one of their own."""
+    sections = [
+        {"title": section["title"], "figures": [name for name in section["figures"] if name in config.figures]}
+        for section in words["sections"]
+    ]
+    named = {name for section in words["sections"] for name in section["figures"]}
+    sections.append({"title": words["further"], "figures": [name for name in config.figures if name not in named]})
+    return [section for section in sections if section["figures"]]
+
+
+def _choices(words: Mapping[str, Any], config: Config, writer: _Writer) -> list[dict[str, Any]]:
+    found = []
+    for name in config.figures:
+        rows = words["figures"].get(name, {}).get("open", [])
+        if rows:
+            texts = [{"what": row["what"], "chosen": writer.runs(row["chosen"])} for row in rows]
+            found.append({"figure": name, "label": writer.labels[name], "rows": texts})
+    return found
+
+
+def _deviations(
+    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer
+) -> list[list[prose.Run]]:
+    """The stand-ins of this scale, what it says of its experiments, and what deviates at every scale."""
+    part = words["deviations"]
+    found = [
+        writer.runs(entry["text"])
+        for entry in part["conditional"]
+        if entry["experiment"] in results
+        and json.loads(results[entry["experiment"]].attrs["settings"]).get(entry["setting"]) == entry["value"]
+    ]
+    for name, data in results.items():
+        note = data.attrs["scale_note"]
+        said = claims.notes.get(name, "")
+        texts = [note, said if said not in note else ""]
+        if any(texts):
+            found.append([{"code": name}, {"text": f": {'; '.join(filter(None, texts))}."}])
+    return [*found, *(writer.runs(text) for text in part["always"])]
+
+
+def _compute(config: Config, layout: Layout, results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    parts = seconds_by_part(config, layout)
+    rows = []
+    for part, (jobs, seconds) in sorted(parts.items(), key=lambda entry: not entry[0].startswith("run ")):
+        name = part.removeprefix("run ")
+        attrs = results[name].attrs if name in results else {}
+        rows.append(
+            {
+                "part": name,
+                "jobs": formatting.number(jobs, formatting.EXACT_DIGITS),
+                "time": formatting.duration(seconds),
+                "device": attrs.get("device", ""),
+                "data": attrs.get("data_source", ""),
+            }
+        )
+    total = formatting.number(sum(jobs for jobs, _ in parts.values()), formatting.EXACT_DIGITS)
+    return {
+        "rows": rows,
+        "jobs": total,
+        "time": formatting.duration(sum(seconds for _, seconds in parts.values())),
+        "devices": _merged(results.values(), "device", ";"),
+        "data": _merged(results.values(), "data_source", ";"),
+    }
+
+
+def _provenance(data: xr.Dataset) -> dict[str, str]:
+    names = {"settings": "config_hash", "code": "fingerprint", "version": "code_version"}
+    return {key: str(data.attrs.get(name, ""))[:12] for key, name in names.items()}
+
+
+def _merged(results: Iterable[xr.Dataset], attribute: str, separator: str = ",") -> list[str]:
+    """The different parts of an attribute over result files, sorted."""
+    texts = (str(data.attrs.get(attribute, "")) for data in results)
+    return sorted({part.strip() for text in texts for part in text.split(separator) if part.strip()})
+
+
+def _groups(
+    claims: Verdicts, places: Mapping[str, str | None], config: Config, labels: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The claims table: one group a figure, in the configuration's order, then what belongs to none, by kind."""
+    found = []
+    for name, figure in config.figures.items():
+        chosen = [claim.id for claim in claims.claims if places[claim.id] == name]
+        found.append({"title": f"{labels[name]}: {figure.title}", "claims": chosen})
+    rest = [claim for claim in claims.claims if places[claim.id] is None]
+    for kind in dict.fromkeys(claim.kind for claim in rest):
+        chosen = [claim.id for claim in rest if claim.kind == kind]
+        found.append({"title": KINDS.get(kind, kind), "claims": chosen})
+    return [group for group in found if group["claims"]]
+
+
+def _references(title: str, keys: Iterable[str], directory: Path) -> dict[str, Any]:
+    known = prose.bibliography(directory / "paper" / "references.bib")
+    entries = []
+    for number, key in enumerate(keys, start=1):
+        if key not in known:
+            raise prose.ProseError(f"the report's text cites {key}, which is not in paper/references.bib")
+        entry = known[key]
+        venue = entry.get("booktitle") or entry.get("journal") or entry.get("institution", "")
+        authors = _authors(entry["author"])
+        text = f"{authors.rstrip('.')}. {entry['title']}. {venue}, {entry['year']}."
+        entries.append({"key": key, "number": str(number), "text": text, "url": entry.get("url", "")})
+    return {"title": title, "entries": entries}
+
+
+def _authors(names: str) -> str:
+    """The authors of a BibTeX field, of more than six the first."""
+    listed = [" ".join(reversed(name.split(", ", 1))) for name in names.split(" and ")]
+    return f"{listed[0]} et al." if len(listed) > 6 else ", ".join(listed)

@@ -1,0 +1,167 @@
+"""What the figures' notebooks share: sizes, colours, spread over seeds, theory lines, and saving with provenance."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from numpy.typing import ArrayLike
+from tueplots import figsizes
+
+from reproduction.pipeline import provenance, store
+from reproduction.pipeline.layout import FIGURE_FORMATS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"]
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+LINESTYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1))]
+CHARACTERS_PER_INCH = 17
+"""How many characters of a title's size fit beside each other."""
+KEYWORDS = {"pdf": "Keywords", "svg": "Description", "png": "Description"}
+THEORY = {"color": "#222222", "linestyle": "--", "linewidth": 1.0}
+
+_STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLORS),
+    "image.cmap": "cividis",
+    "savefig.dpi": 300,
+    "figure.dpi": 150,
+    "svg.hashsalt": "mirrorsym",
+    "pdf.fonttype": 42,
+}
+plt.rcParams.update(_STYLE)
+
+
+def open_results(results: str | Path, experiment: str) -> xr.Dataset:
+    """Return an experiment's result file, in memory.
+
+    Raises:
+        FileError: if it is missing.
+        StoreError: if it cannot be read.
+    """
+    dataset = store.read(Path(results) / f"{experiment}.nc")
+    dataset.attrs["result_file"] = f"{experiment}.nc"
+    return dataset
+
+
+def figure(
+    width: str = "column", ratio: float = 0.75, nrows: int = 1, ncols: int = 1, **subplots: Any
+) -> tuple[Figure, Any]:
+    """Return a figure of ICML's column or page width and its axes, as ``plt.subplots`` does.
+
+    Args:
+        width: "column" (3.25 in) or "page" (6.75 in).
+        ratio: height over width of the whole figure.
+        nrows: rows of panels.
+        ncols: columns of panels.
+        **subplots: passed on to ``plt.subplots``.
+    """
+    size = figsizes.icml2024_half() if width == "column" else figsizes.icml2024_full()
+    inches = size["figure.figsize"][0]
+    return plt.subplots(nrows, ncols, figsize=(inches, ratio * inches), layout="constrained", **subplots)
+
+
+def band(ax: Axes, x: ArrayLike, values: xr.DataArray, dim: str = "seed", **line: Any) -> Any:
+    """Draw the median over seeds as a line and the range from smallest to largest as a band.
+
+    Args:
+        ax: where to draw.
+        x: positions, shape (n,).
+        values: dimensions ``dim`` and one other of length n; NaN (a diverged run) is left out.
+        dim: the dimension of the spread.
+        **line: passed on to ``ax.plot``.
+
+    Returns:
+        The line.
+    """
+    other = next(name for name in values.dims if name != dim)
+    array: Any = np.ma.masked_invalid(values.transpose(dim, other).values)
+    line.setdefault("color", ax._get_lines.get_next_color())  # type: ignore[attr-defined]
+    (drawn,) = ax.plot(x, np.ma.median(array, axis=0), **line)  # type: ignore[no-untyped-call]
+    ax.fill_between(x, array.min(axis=0), array.max(axis=0), color=line["color"], alpha=0.2, linewidth=0)
+    return drawn
+
+
+def theory(ax: Axes, x: ArrayLike, y: ArrayLike, label: str | None = None, **line: Any) -> Any:
+    """Draw a theoretical curve: dashed and dark."""
+    (drawn,) = ax.plot(x, y, label=label, **{**THEORY, **line})
+    return drawn
+
+
+def vline(ax: Axes, x: float, label: str | None = None, **line: Any) -> Any:
+    """Draw a theoretical value of the horizontal axis: a dashed vertical line."""
+    return ax.axvline(x, label=label, **{**THEORY, **line})
+
+
+def title(target: Any, text: str, dataset: xr.Dataset, **style: Any) -> None:
+    """Set the title of axes or of a whole figure; further lines say the scale where it is not the paper's."""
+    note = dataset.attrs.get("scale_note", "")
+    inches = target.get_figure().get_size_inches()[0]
+    if hasattr(target, "get_position"):
+        inches *= target.get_position().width
+    wrapped = textwrap.wrap(f"[{note}]", max(20, int(CHARACTERS_PER_INCH * inches))) if note else []
+    full = "\n".join([text, *wrapped])
+    if hasattr(target, "suptitle"):
+        target.suptitle(full, fontsize=8, **style)
+    else:
+        target.set_title(full, **style)
+
+
+def save(fig: Figure, figures: str | Path, name: str, data: pd.DataFrame, drawn: Sequence[xr.Dataset]) -> None:
+    """Save a figure as PDF, SVG and PNG, and the numbers behind it as CSV beside them.
+
+    The files carry, in their metadata, which variables of which result files were drawn and a hash of their values,
+    so that ``mirrorsym trace`` can check them; no date, so that the same inputs give the same bytes.
+
+    Args:
+        fig: the figure.
+        figures: the folder.
+        name: the figure's id.
+        data: the numbers behind the figure, one tidy table.
+        drawn: the parts of results that were drawn, as cut from :func:`open_results`.
+    """
+    folder = Path(figures)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = json.dumps({"figure": name, "drawn": [_drawn_record(part) for part in drawn]}, sort_keys=True)
+    for suffix in FIGURE_FORMATS:
+        metadata: dict[str, Any] = {KEYWORDS[suffix]: record, "Title": name}
+        if suffix == "pdf":
+            metadata |= {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": "mirrorsym"}
+        if suffix == "svg":
+            metadata |= {"Date": None, "Creator": "mirrorsym"}
+        if suffix == "png":
+            metadata |= {"Software": "mirrorsym"}
+        fig.savefig(folder / f"{name}.{suffix}", metadata=metadata)
+    data.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g")
+
+
+def _drawn_record(part: xr.Dataset) -> dict[str, Any]:
+    """What a figure file says of one part of a result file."""
+    return {
+        "file": part.attrs.get("result_file", ""),
+        "variables": sorted(str(name) for name in part.data_vars),
+        "coordinates": {str(name): part[name].values.tolist() for name in part.coords},
+        "sha256": provenance.content_hash([part]),
+    }

@@ -1,0 +1,1 @@
+"""Trainings of networks: recipe, loop and memory."""

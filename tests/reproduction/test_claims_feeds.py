@@ -1,0 +1,223 @@
+"""Each empirical claim of claims.yaml against results that support it and results that refute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from claims_world import ROOT, World, make_world, put
+
+from reproduction.analysis.claims import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Claim, compute, load_claims
+
+CLAIMS = {claim.id: claim for claim in load_claims(ROOT / "claims.yaml") if claim.kind != "theory"}
+Edit = tuple[str, str, Any, dict[str, Any]]
+
+RESCALED, VANILLA, FINE = {"parameterization": "rescaled"}, {"parameterization": "vanilla"}, {"threshold": 1e-6}
+FACTORED, RESIDUAL = {"parameterization": "factored"}, {"parameterization": "residual"}
+DECAY, NO_DECAY = {"weight_decay": 1e-3}, {"weight_decay": 0.0}
+PAPER = {"precision": "float32", "adam_state": "reset", "noise_std": 0.1, "learning_rate": 0.01}
+DOUBLE = PAPER | {"precision": "float64"}
+DCS = {"parameterization": "dcs"}
+ONE, TWO = {"layers": 1, "layer": 1}, {"layers": 2}
+
+
+def uncorrelated(old: xr.DataArray) -> xr.DataArray:
+    return old.where(old.neuron == old.neuron_2, 0.0)
+
+
+def all_alike(old: xr.DataArray) -> xr.DataArray:
+    return xr.ones_like(old)
+
+
+def unlike(old: xr.DataArray) -> xr.DataArray:
+    """Another pattern than that of the blocks of neighbours."""
+    matrix = np.random.default_rng(1).uniform(-0.5, 0.5, old.shape)
+    return xr.zeros_like(old) + np.where(np.eye(128) > 0, 1.0, matrix + matrix.swapaxes(-1, -2))
+
+
+def die_early(old: xr.DataArray) -> xr.DataArray:
+    """The same parameters are dead after every task."""
+    return xr.where(old.task > 0, old.isel(task=5, drop=True), old).transpose(*old.dims)
+
+
+def revive(old: xr.DataArray) -> xr.DataArray:
+    """After every second task all parameters are alive."""
+    return old.where(old.task % 2 == 1, 1.0)
+
+
+def plus(amount: float) -> Callable[[xr.DataArray], xr.DataArray]:
+    return lambda old: old + amount
+
+
+REFUTING: dict[str, list[Edit]] = {
+    "sparsity_rises_with_learning_rate": [("sparsity", "sparsity", 0.01, RESCALED | FINE)],
+    "vanilla_never_sparse": [("sparsity", "sparsity", 0.6, VANILLA | FINE | {"learning_rate": 0.004})],
+    "symmetry_makes_the_sparsity": [("sparsity", "sparsity", 0.001, RESCALED | FINE)],
+    "collapse_begins_at_the_critical_learning_rate": [("sparsity", "sparsity", 0.9, RESCALED | FINE)],
+    "label_noise_favours_sparsity": [
+        ("sparsity", "sparsity", 1.0, RESCALED | FINE | {"noise_std": 0.1, "learning_rate": 0.015})
+    ],
+    "small_batches_favour_collapse": [
+        ("sparsity_batch", "sparsity", 1.0, FINE | {"batch_size": 64, "learning_rate": 0.015})
+    ],
+    "favoured_by_sgd_not_by_gd": [("sparsity_batch", "sparsity", 0.9, {"batch_size": 64, "learning_rate": 0.015})],
+    "phase_boundary_is_the_exponents_sign": [("sparsity_phase", "sparsity", lambda old: 1 - old, {})],
+    "collapse_ignores_noise_and_generalizes": [("sparsity", "weight", 0.5, RESCALED)],
+    "rank_falls_with_learning_rate": [("matrix_factorization", "rank", 200.0, FACTORED)],
+    "rank_falls_with_label_noise": [("matrix_factorization", "rank", 150.0, FACTORED)],
+    "residual_always_full_rank": [("matrix_factorization", "rank", 100.0, RESIDUAL | {"signal": 0.02})],
+    "residual_removes_the_cause": [("matrix_factorization", "rank", 200.0, FACTORED)],
+    "rank_is_the_number_of_positive_exponents": [("matrix_factorization", "rank", 60.0, FACTORED)],
+    "phase_diagram_of_the_rank": [("matrix_factorization_phase", "rank", 60.0, {})],
+    "once_low_rank_always_low_rank": [("matrix_factorization", "rank", 20.0, FACTORED | {"step": 10000})],
+    "decay_makes_homogeneous_blocks": [("homogeneity", "correlation_pre", uncorrelated, DECAY)],
+    "blocks_rare_without_decay": [("homogeneity", "correlation_pre", all_alike, NO_DECAY)],
+    "homogeneity_comes_from_decay": [("homogeneity", "correlation_pre", all_alike, NO_DECAY)],
+    "post_activation_alike": [("homogeneity", "correlation_post", unlike, DECAY)],
+    "blocks_whenever_decay": [("homogeneity", "correlation_pre", uncorrelated, {"weight_decay": 1e-4})],
+    "neural_collapse_is_the_permutation": [("homogeneity", "correlation_pre", uncorrelated, DECAY)],
+    "vanilla_keeps_plasticity": [
+        ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "vanilla", "parameter": slice(0, 49)})
+    ],
+    "rescaling_loses_plasticity": [("plasticity", "gradient_max", 1.0, PAPER | {"variant": "rescaled"})],
+    "dead_parameters_rise_steadily": [("plasticity", "gradient_max", die_early, {"variant": "rescaled"})],
+    "dead_parameters_stay_dead": [("plasticity", "gradient_max", revive, {"variant": "rescaled"})],
+    "gradient_noise_restores_plasticity": [
+        ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "rescaled_gradient_noise", "parameter": slice(0, 59)})
+    ],
+    "gradient_noise_removes_absorbing_states": [
+        ("plasticity_damped", "gradient_max", 1.0, PAPER | {"variant": "rescaled"})
+    ],
+    "fixed_bias_restores_plasticity": [
+        ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "rescaled_bias", "parameter": slice(0, 89)})
+    ],
+    "fixed_bias_removes_the_symmetry": [
+        ("plasticity", "gradient_max", 0.0, DOUBLE | {"variant": "rescaled_bias", "parameter": slice(0, 119)})
+    ],
+    "adam_collapses_too": [("plasticity", "gradient_max", 1.0, {"variant": "rescaled", "task": 1})],
+    "sgd_stays_on_rescaling_conditions": [
+        ("stationary_conditions", "distance", 0.3, {"landscape": "rescaling", "start": 1, "step": 300})
+    ],
+    "sgd_stays_on_rotation_conditions": [
+        ("stationary_conditions", "own_line_distance", 0.3, {"landscape": "rotation", "start": 6, "step": 300})
+    ],
+    "conditions_without_stationary_points": [("stationary_conditions", "position", 1.0, {"start": 2})],
+    "condition_reached_before_the_model": [("stationary_conditions", "position", 1.0, {"start": slice(0, 3)})],
+    "both_reach_93_percent": [("dcs_resnet", "test_accuracy", plus(-0.1), DCS)],
+    "dcs_a_little_better": [("dcs_resnet", "test_accuracy", plus(-0.02), DCS)],
+    "dcs_similar_performance": [("dcs_resnet", "test_accuracy", plus(-0.2), DCS)],
+    "dcs_similar_time": [("dcs_resnet", "epoch_seconds", 19.0, DCS)],
+    "dcs_is_sparse": [("dcs_resnet", "sparsity", 0.01, DCS)],
+    "pruning_harmless": [("dcs_resnet", "pruned_test_accuracy", 0.5, DCS)],
+    "dcs_memory_twice_at_batch_1": [("dcs_resnet", "peak_memory", 120.0, DCS | {"batch_size": 1})],
+    "dcs_memory_under_10_percent_at_batch_128": [("dcs_resnet", "peak_memory", 1300.0, DCS | {"batch_size": 128})],
+    "rank_falls_with_decay": [("regularized_factorization", "rank", 50.0, {})],
+    "rank_is_the_nuclear_norm_solution": [("regularized_factorization", "rank", 50.0, {})],
+    "collapse_at_finite_decay": [("regularized_factorization", "rank", 20.0, {"weight_decay": 3.0})],
+    "attention_rank_falls_with_decay": [("attention", "rank", 100.0, ONE)],
+    "key_and_query_mirror_each_other": [("attention", "rank", plus(30.0), ONE | {"matrix": "query"})],
+    "mirroring_is_due_to_the_symmetry": [("attention", "rank", plus(30.0), ONE | {"matrix": "query"})],
+    "mirroring_within_layers_of_two": [("attention", "rank", plus(30.0), TWO | {"matrix": "query"})],
+    "layers_do_not_mirror": [("attention", "rank", plus(-25.0), TWO | {"layer": 2})],
+    "two_layer_rank_falls_with_decay": [("attention", "rank", 100.0, TWO)],
+}
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+@pytest.fixture(scope="module")
+def supporting(world: World) -> dict[str, dict[str, Any]]:
+    return {entry["id"]: entry for entry in compute(CLAIMS.values(), world, "paper").model_dump()["claims"]}
+
+
+def verdict(claim: Claim, world: World, scale: str = "paper") -> dict[str, Any]:
+    entry: dict[str, Any] = compute([claim], world, scale).model_dump()["claims"][0]
+    return entry
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_results_that_support_a_claim_do(supporting: dict[str, dict[str, Any]], name: str) -> None:
+    entry = supporting[name]
+    assert entry["verdict"] == SUPPORTED, entry["reason"]
+    assert entry["decided_at"] == "paper"
+    assert entry["samples"] >= 3
+    assert all(control["passed"] for control in entry["controls"])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_results_that_refute_a_claim_do(world: World, name: str) -> None:
+    altered = {experiment: world[experiment] for experiment in world}
+    for experiment, variable, value, at in REFUTING[name]:
+        altered[experiment] = altered[experiment].copy(deep=True)
+        put(altered, experiment, variable, value, **at)
+    entry = verdict(CLAIMS[name], altered)
+    assert entry["verdict"] == NOT_SUPPORTED, entry["reason"]
+    # The claim's own number refutes it, not a control that the alteration happened to break.
+    assert "control" not in entry["reason"], entry["reason"]
+
+
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if any(c.decisive for c in claim.controls)])
+def test_decisive_controls_read_something(supporting: dict[str, dict[str, Any]], name: str) -> None:
+    for control in supporting[name]["controls"]:
+        assert control["effect"] is not None, control["statement"]
+
+
+def test_every_claim_reads_experiments_that_the_configuration_has(world: World) -> None:
+    assert {experiment for claim in CLAIMS.values() for experiment in claim.all_experiments} <= set(world)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_claims_read_the_experiments_that_they_name_and_no_others(world: World, name: str) -> None:
+    claim = CLAIMS[name]
+    only = {experiment: world[experiment] for experiment in claim.all_experiments}
+    assert verdict(claim, only)["verdict"] == SUPPORTED
+    without = verdict(claim, {name: data for name, data in only.items() if name != claim.experiments[0]})
+    assert without["verdict"] == UNDECIDED
+    assert claim.experiments[0] in without["reason"]
+
+
+def test_digits_do_not_decide_what_is_said_of_cifar10(world: World) -> None:
+    claim = CLAIMS["decay_makes_homogeneous_blocks"]
+    at_quick = verdict(claim, world, "quick")
+    assert at_quick["verdict"] == UNDECIDED
+    assert "paper" in at_quick["reason"]
+    digits = world["homogeneity"].assign_attrs(settings='{"dataset": "digits"}')
+    elsewhere = verdict(claim, world | {"homogeneity": digits})
+    assert elsewhere["verdict"] == UNDECIDED
+    assert "digits" in elsewhere["reason"]
+
+
+def test_longer_training_that_undoes_an_effect_refutes_the_claim(world: World) -> None:
+    long = world["sparsity_long"].copy(deep=True)
+    put({"long": long}, "long", "sparsity", 0.0, **RESCALED, **FINE)
+    entry = verdict(CLAIMS["sparsity_rises_with_learning_rate"], world | {"sparsity_long": long})
+    assert entry["verdict"] == NOT_SUPPORTED
+    assert "Ten times as many steps" in entry["reason"]
+
+
+@pytest.mark.parametrize("scale", ["tiny", "quick", "laptop"])
+def test_a_scale_decides_only_what_it_can(world: World, scale: str) -> None:
+    expected = {
+        name: UNDECIDED if scale not in claim.scales else LIMITED if scale in claim.limited else SUPPORTED
+        for name, claim in CLAIMS.items()
+    }
+    entries = compute(CLAIMS.values(), world, scale).model_dump()["claims"]
+    assert {entry["id"]: entry["verdict"] for entry in entries} == expected
+    assert all(
+        CLAIMS[entry["id"]].needs in entry["reason"] for entry in entries if entry["verdict"] in (UNDECIDED, LIMITED)
+    )
+
+
+def test_a_limited_scale_refutes_nothing(world: World) -> None:
+    for name in (name for name, claim in CLAIMS.items() if "laptop" in claim.limited):
+        altered = dict(world)
+        for experiment, variable, value, at in REFUTING[name]:
+            altered[experiment] = altered[experiment].copy(deep=True)
+            put(altered, experiment, variable, value, **at)
+        assert verdict(CLAIMS[name], altered, "laptop")["verdict"] == UNDECIDED, name

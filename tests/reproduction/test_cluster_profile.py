@@ -1,0 +1,47 @@
+"""The slurm profile against the configuration: every experiment is packed, by the rates that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reproduction.pipeline.config import load
+from reproduction.pipeline.planning import forecast
+from reproduction.pipeline.points import points_of
+
+ROOT = Path(__file__).parents[2]
+PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+GROUPS = dict(entry.split("=") for entry in PROFILE["groups"])
+COMPONENTS = {name: int(number) for name, number in (entry.split("=") for entry in PROFILE["group-components"])}
+PAPER = load(ROOT / "config", {"scale": "paper"})
+TEN_MINUTES = 600
+TRAINING_SECONDS = {"homogeneity": 100, "dcs_resnet": 300}
+"""A guess at an H100, 17 and 33 PFLOP at 16 % of its peak: no GPU was measured."""
+
+
+@pytest.mark.parametrize("name", PAPER.experiments)
+def test_a_job_takes_ten_minutes_or_the_whole_experiment(name: str, tmp_path: Path) -> None:
+    assert GROUPS[f"train_{name}"] == name
+    packed, points = COMPONENTS[name], len(points_of(PAPER, name))
+    if packed >= points:
+        return
+    (tmp_path / "config").symlink_to(ROOT / "config")  # the committed rates, whatever was calibrated here
+    rows = {row.name: row for row in forecast(PAPER, tmp_path).rows}
+    seconds = TRAINING_SECONDS.get(name) or (rows[name].seconds or 0) / points
+    assert packed * seconds >= 0.8 * TEN_MINUTES
+
+
+def test_nothing_is_packed_that_does_not_exist() -> None:
+    assert set(GROUPS) == {f"train_{name}" for name in PAPER.experiments}
+    assert set(COMPONENTS) == set(GROUPS.values())
+
+
+def test_the_array_profile_says_the_same_of_faults() -> None:
+    array = yaml.safe_load((ROOT / "profiles/slurm-array/config.yaml").read_text())
+    default = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
+    for name in ("slurm-requeue", "retries", "slurm-status-attempts", "max-status-checks-per-second", "keep-going"):
+        assert array[name] == PROFILE[name]
+    for name, value in default.items():
+        assert array[name] == PROFILE[name] == value

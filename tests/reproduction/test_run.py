@@ -1,0 +1,71 @@
+"""What a job of a cluster does beside computing: its deadline, and results that other jobs left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from reproduction.pipeline import store
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.points import Point
+from reproduction.pipeline.run import MARGIN, deadline_of, run_point
+
+TRAINING = Point(
+    "homogeneity",
+    "homogeneity",
+    {
+        "dataset": "digits",
+        "width": 2,
+        "stem_stride": 2,
+        "epochs": 1,
+        "batch_size": 500,
+        "crop_padding": 0,
+        "flip": False,
+    },
+    None,
+    {"weight_decay": [0.01]},
+    0,
+)
+SIMULATION = Point("tiny", "stationary_conditions", {"steps": 5}, None, {"landscape": ["rescaling"]}, 0)
+
+
+def test_the_deadline_leaves_a_margin() -> None:
+    now = time.monotonic()
+    assert deadline_of(None) is None
+    assert deadline_of(3600) == pytest.approx(now + 3600 - MARGIN, abs=1)
+    assert deadline_of(60) == pytest.approx(now + 40, abs=1)
+
+
+@pytest.mark.parametrize("point", [TRAINING, SIMULATION], ids=["training", "simulation"])
+def test_a_second_job_of_a_cluster_takes_the_first_ones_result(
+    point: Point, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results" / "out.nc"
+    first = run_point(point, Layout(tmp_path), out, walltime=600)
+    made = out.read_bytes()
+    out.unlink()  # as Snakemake does before a job starts
+    second = run_point(point, Layout(tmp_path), out, walltime=600)
+    assert "has finished it" in capsys.readouterr().out
+    assert out.read_bytes() == made
+    xr.testing.assert_identical(second, store.read(out))
+    xr.testing.assert_identical(first.drop_attrs(), second.drop_attrs())
+
+
+def test_a_result_of_other_code_is_not_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results" / "out.nc"
+    made = run_point(TRAINING, Layout(tmp_path), out, walltime=600)
+    (kept,) = (tmp_path / "results" / "checkpoints").rglob("result.nc")
+    store.write(made.assign_attrs(fingerprint="other"), kept)
+    again = run_point(TRAINING, Layout(tmp_path), out, walltime=600)
+    assert "has finished it" not in capsys.readouterr().out
+    xr.testing.assert_identical(again.drop_attrs(), made.drop_attrs())
+    assert store.read(kept).attrs["fingerprint"] == made.attrs["fingerprint"]
+
+
+@pytest.mark.parametrize("point", [TRAINING, SIMULATION], ids=["training", "simulation"])
+def test_on_one_machine_nothing_is_kept(point: Point, tmp_path: Path) -> None:
+    run_point(point, Layout(tmp_path), tmp_path / "out.nc")
+    assert not [path for path in (tmp_path / "results" / "checkpoints").rglob("*") if path.is_file()]

@@ -1,0 +1,102 @@
+"""The netCDF contract: what is written is what is read, points fall into their cells, and nothing is half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reproduction.contract import Axis, Experiment, Settings, Variable
+from reproduction.files import FileError, write_atomically
+from reproduction.pipeline import store
+
+EXPERIMENT = Experiment(
+    name="made_up",
+    title="A made-up experiment",
+    settings=Settings,
+    axes=(Axis("kind", "kind of run", choices=("plain", "fancy")), Axis("rate", "rate of it", units="s")),
+    variables={"height": Variable(("step",), "height", units="m")},
+    coords={"step": "steps taken"},
+    run=lambda settings, grid, seed, context: xr.Dataset(),
+)
+
+
+def point(kinds: list[str], rates: list[float], seed: int, value: float = 1.0) -> xr.Dataset:
+    shape = (len(kinds), len(rates), 1)
+    dims = ("kind", "rate", "seed")
+    height = value * np.arange(np.prod(shape) * 3, dtype=float).reshape(*shape, 3)
+    variables = {"height": ((*dims, "step"), height), "status": (dims, np.zeros(shape, np.int8))}
+    return xr.Dataset(variables, {"kind": kinds, "rate": rates, "seed": [seed], "step": [0, 1, 5]})
+
+
+def test_what_is_written_is_read_with_the_contracts_attributes(tmp_path: Path) -> None:
+    described = store.describe(point(["plain"], [0.5], 3), EXPERIMENT, {"scale": "quick"})
+    store.write(described, tmp_path / "sub" / "point.nc")
+    found = store.read(tmp_path / "sub" / "point.nc")
+    xr.testing.assert_identical(found.drop_attrs(), described.drop_attrs())
+    assert found.attrs == {"Conventions": "CF-1.10", "title": "A made-up experiment", "scale": "quick"}
+    assert (found.height.attrs["units"], found.rate.attrs["units"]) == ("m", "s")
+    assert found.status.attrs["flag_values"].tolist() == [0, 1, 2]
+    assert all(
+        "_FillValue" not in found[name].encoding or found[name].encoding["_FillValue"] is None for name in found.coords
+    )
+
+
+@given(st.permutations([(kind, rate, seed) for kind in ("plain", "fancy") for rate in (0.1, 2.0) for seed in (0, 4)]))
+def test_points_fall_into_their_cells_in_any_order(cells: list[tuple[str, float, int]]) -> None:
+    kept = cells[:-1]
+    points = [point([kind], [rate], seed, value=seed + rate) for kind, rate, seed in kept]
+    whole = store.collect(points, EXPERIMENT)
+    assert whole.kind.values.tolist() == [kind for kind in ("plain", "fancy") if kind in {cell[0] for cell in kept}]
+    for (kind, rate, seed), one in zip(kept, points, strict=True):
+        np.testing.assert_array_equal(whole.height.sel(kind=kind, rate=rate, seed=seed), one.height.values[0, 0, 0])
+    kind, rate, seed = cells[-1]
+    assert whole.status.sel(kind=kind, rate=rate, seed=seed) == 2
+    assert np.isnan(whole.height.sel(kind=kind, rate=rate, seed=seed)).all()
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        (point(["plain"], [1], 0).drop_vars("status"), "'status'"),
+        (point(["plain"], [1], 0).transpose("step", ...), "'height'"),
+        (point(["plain"], [1], 0).assign(more=1), "'more'"),
+        (point(["plain"], [1], 0).drop_vars("step"), "'step'"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(broken: xr.Dataset, says: str) -> None:
+    with pytest.raises(store.StoreError, match=says):
+        store.check(broken, EXPERIMENT)
+
+
+def test_points_of_other_steps_are_not_mixed() -> None:
+    other = point(["plain"], [1], 1).assign_coords(step=[0, 1, 6])
+    with pytest.raises(store.StoreError, match="'step'"):
+        store.collect([point(["plain"], [1], 0), other], EXPERIMENT)
+
+
+def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "point.nc"
+    store.write(point(["plain"], [0.5], 3), path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(store.StoreError, match="is not a readable netCDF file"):
+        store.read(path)
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match=f"the disk is full: {path}"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
