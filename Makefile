@@ -41,6 +41,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	$(BIN)/mirrorsym schema | diff -q - config/schema.json
