@@ -1,4 +1,4 @@
-"""Watch a network that trains: how far has it collapsed onto the symmetries of its loss?
+"""Watch a network that trains: how far it has collapsed onto the symmetries of its loss.
 
 ::
 
