@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from reproduction.pipeline.benchmarks import busy_seconds
 from reproduction.pipeline.calibration import _Runner, calibrate
 from reproduction.pipeline.config import load
+from reproduction.pipeline.measured import busy_seconds
 from reproduction.pipeline.planning import COLLECT, FIGURES, forecast
 from reproduction.pipeline.points import points_of
 

@@ -25,12 +25,13 @@ from typing import Any
 
 from reproduction.contract import Value
 from reproduction.errors import ConfigError, UserError
-from reproduction.pipeline import costs, provenance
+from reproduction.pipeline import provenance
 from reproduction.pipeline.config import Config, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Plan, Point, points_of
 from reproduction.pipeline.process import run_measured
-from reproduction.pipeline.rates import Arm, Rates, Speed, fit, published_peak, rates_file, write_rates
+from reproduction.pipeline.steps import Arm, Rates, Speed, fit, published_peak, rates_file, write_rates
+from reproduction.training import flop as costs
 
 THREADS = (
     "OMP_NUM_THREADS",

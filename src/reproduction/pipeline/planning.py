@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reproduction.pipeline.benchmarks import busy_seconds
 from reproduction.pipeline.config import Config
-from reproduction.pipeline.costs import Work, pictures_of, result_bytes, work_of
+from reproduction.pipeline.measured import busy_seconds
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.rates import PEAKS, Rates, read_rates
+from reproduction.pipeline.steps import PEAKS, Rates, read_rates
+from reproduction.training.flop import Work, pictures_of, result_bytes, work_of
 
 AIM_GPU, AIM_SECONDS = "H100", 3600.0
 """The aim: all trainings of the scale paper in one hour of one of these."""

@@ -6,9 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from reproduction.analysis.verdicts import counts, read_verdicts
-from reproduction.pipeline.benchmarks import clock_seconds
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.measured import clock_seconds
 from reproduction.pipeline.points import points_of
 
 

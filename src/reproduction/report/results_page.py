@@ -180,8 +180,8 @@ def _verdicts(path: Path) -> list[str]:
 
 def _cost(config: Config, layout: Layout) -> list[str]:
     """What it took here, and the plan of the scale paper."""
-    from reproduction.pipeline.benchmarks import busy_seconds
     from reproduction.pipeline.config import load
+    from reproduction.pipeline.measured import busy_seconds
     from reproduction.pipeline.points import points_of
 
     spent = []

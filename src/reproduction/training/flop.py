@@ -1,6 +1,6 @@
 """What a point's job has to do, in units that its time is linear in: updates of weights, spectra, FLOPs.
 
-A job takes ``start + sum(rate * amount)`` seconds; :mod:`reproduction.pipeline.rates` holds the rates of a device.
+A job takes ``start + sum(rate * amount)`` seconds; :mod:`reproduction.pipeline.steps` holds the rates of a device.
 Amounts follow the loops of kernels and trainings and know nothing of any machine. Runs that diverge stop early: a rate
 is measured on the configured sweep, so the share of them is in the rate.
 """

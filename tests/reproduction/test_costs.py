@@ -13,13 +13,15 @@ import pytest
 from reproduction.cli.user import cli
 from reproduction.contract import Context
 from reproduction.files import FileError
-from reproduction.pipeline import benchmarks, calibration, costs, planning
+from reproduction.pipeline import calibration, planning
+from reproduction.pipeline import measured as benchmarks
 from reproduction.pipeline.calibration import Session, measure_points, measure_steps, shortened
 from reproduction.pipeline.config import Config, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.rates import Arm, Rates, Speed, fit, published_peak, rates_file, read_rates, write_rates
 from reproduction.pipeline.run import run_point
+from reproduction.pipeline.steps import Arm, Rates, Speed, fit, published_peak, rates_file, read_rates, write_rates
+from reproduction.training import flop as costs
 
 CONFIG = Path(__file__).parents[2] / "config"
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reproduction.files import FileError, write_atomically
-from reproduction.pipeline.costs import Work
+from reproduction.training.flop import Work
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
