@@ -11,8 +11,8 @@ from project import ROOT
 
 from reproduction.pipeline.calibration import _Runner, calibrate
 from reproduction.pipeline.config import load
+from reproduction.pipeline.costs import COLLECT, FIGURES, forecast
 from reproduction.pipeline.measured import busy_seconds
-from reproduction.pipeline.planning import COLLECT, FIGURES, forecast
 from reproduction.pipeline.points import points_of
 
 TOLERANCE = 0.3

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from reproduction.pipeline.config import load
-from reproduction.pipeline.planning import forecast
+from reproduction.pipeline.costs import forecast
 from reproduction.pipeline.points import points_of
 
 ROOT = Path(__file__).parents[2]

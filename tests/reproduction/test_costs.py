@@ -13,7 +13,8 @@ import pytest
 from reproduction.cli.user import cli
 from reproduction.contract import Context
 from reproduction.files import FileError
-from reproduction.pipeline import calibration, planning
+from reproduction.pipeline import calibration
+from reproduction.pipeline import costs as planning
 from reproduction.pipeline import measured as benchmarks
 from reproduction.pipeline.calibration import Session, measure_points, measure_steps, shortened
 from reproduction.pipeline.config import Config, load, load_experiment

@@ -230,7 +230,7 @@ def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None
     """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
     import json
 
-    from reproduction.pipeline.planning import forecast, table
+    from reproduction.pipeline.costs import forecast, table
 
     found = forecast(load(directory / "config", {"scale": scale}), directory, device)
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):

@@ -26,8 +26,8 @@ import numpy as np
 
 from reproduction.contract import DIVERGED
 from reproduction.pipeline.config import Config
+from reproduction.pipeline.costs import COLLECT, FIGURES
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.planning import COLLECT, FIGURES
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.snakemake.command_line import last_line
 

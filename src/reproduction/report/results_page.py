@@ -17,8 +17,8 @@ from reproduction.files import FileError, write_atomically
 from reproduction.formatting import duration, number, setting
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config
+from reproduction.pipeline.costs import forecast, table
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.planning import forecast, table
 from reproduction.report.gallery import shrunk
 from reproduction.report.headlines import over_seeds
 
