@@ -1,39 +1,48 @@
-"""The work of jobs against counts by hand, rates against made-up ones, and a plan against the sum of its rows."""
+"""FLOPs against counts by hand, what is kept of jobs against what they took, and a plan against the sum of its rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+import netCDF4
 import pytest
+from click.testing import CliRunner
 
 from reproduction.cli.user import cli
-from reproduction.contract import Context
+from reproduction.contract import Flop
 from reproduction.files import FileError
-from reproduction.pipeline import calibration
-from reproduction.pipeline import costs as planning
-from reproduction.pipeline import measured as benchmarks
-from reproduction.pipeline.calibration import Session, measure_points, measure_steps, shortened
+from reproduction.pipeline import costs, measured, steps
 from reproduction.pipeline.config import Config, load, load_experiment
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.measured import Measured, flop_of, group_of
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.run import run_point
-from reproduction.pipeline.steps import Arm, Rates, Speed, fit, published_peak, rates_file, read_rates, write_rates
-from reproduction.training import flop as costs
+from reproduction.pipeline.steps import Size, Speed, Steps, measure_steps, published_peak, read_steps, write_steps
+from reproduction.training.flop import DCS, VANILLA, forward_flop
 
 CONFIG = Path(__file__).parents[2] / "config"
+NOWHERE = Layout(Path("no project"))
+
+
+def at(scale: str, **experiments: Any) -> Config:
+    return load(CONFIG, {"scale": scale, "experiments": experiments})
 
 
 def point_of(experiment: str, scale: str = "quick", settings: dict[str, Any] | None = None, **grid: Any) -> Point:
     point = next(
         point
-        for point in points_of(load(CONFIG, {"scale": scale}), experiment)
+        for point in points_of(at(scale), experiment)
         if all(value in point.grid[axis] for axis, value in grid.items())
     )
     return dataclasses.replace(point, settings={**point.settings, **(settings or {})})
+
+
+def counted(point: Point) -> Flop:
+    flop = flop_of(point, NOWHERE)
+    assert flop is not None
+    return flop
 
 
 def counted_by_hand(width: int, side: int, stem_stride: int, channels: int) -> int:
@@ -53,139 +62,76 @@ def counted_by_hand(width: int, side: int, stem_stride: int, channels: int) -> i
 
 @pytest.mark.parametrize(("width", "side", "stem", "channels"), [(64, 32, 1, 3), (8, 32, 1, 3), (8, 8, 2, 1)])
 def test_flops_are_those_counted_by_hand(width: int, side: int, stem: int, channels: int) -> None:
-    assert costs.forward_flop(width, stem, (channels, side, side)) == 2 * counted_by_hand(width, side, stem, channels)
+    assert forward_flop(width, stem, (channels, side, side)) == 2 * counted_by_hand(width, side, stem, channels)
 
 
 def test_a_training_of_the_paper_is_17_petaflop_and_all_of_them_450() -> None:
-    work = costs.work_of(point_of("homogeneity", "paper"))
-    assert work is not None
+    flop = counted(point_of("homogeneity", "paper"))
     assert counted_by_hand(64, 32, 1, 3) == pytest.approx(0.556e9, rel=1e-3)
-    assert work.amounts["training"] == 100 * 390 * 128 * 6 * counted_by_hand(64, 32, 1, 3)
-    assert work.amounts["training"] == pytest.approx(16.6e15, rel=0.01)
-    plan = planning.forecast(load(CONFIG, {"scale": "paper"}), Path("no project"))
-    assert plan.total("flop") == pytest.approx(450e15, rel=0.01)
-    assert planning.aim_share(450e15) == pytest.approx(0.126, abs=0.001)
+    assert flop.step == 128 * 6 * counted_by_hand(64, 32, 1, 3)
+    assert flop.steps == 100 * 390 * flop.step
+    assert flop.steps == pytest.approx(16.6e15, rel=0.01)
+    assert costs.forecast(at("paper"), NOWHERE).total("flop") == pytest.approx(450e15, rel=0.01)
+    assert costs.aim_share(450e15) == pytest.approx(0.126, abs=0.001)
 
 
-LINEAR = [
-    ("sparsity", "steps"),
-    ("sparsity_batch", "steps"),
-    ("plasticity", "steps"),
-    ("plasticity", "tasks"),
-    ("factorization_stability", "steps"),
-    ("stationary_conditions", "steps"),
-    ("hessian_structure", "steps"),
-    ("attention", "steps"),
-    ("attention", "points"),
-]
+@pytest.mark.parametrize(("experiment", "tested"), [("homogeneity", 2 * 360 + 360), ("dcs_resnet", 360 * (50 + 2))])
+def test_each_test_of_a_training_is_counted(experiment: str, tested: int) -> None:
+    assert counted(point_of(experiment)).tests == tested * forward_flop(8, 2, (1, 8, 8))
 
 
-@pytest.mark.parametrize(("experiment", "name"), LINEAR)
-def test_work_is_linear_in_steps_and_sizes(experiment: str, name: str) -> None:
-    point = point_of(experiment)
-    value = point.settings[name]
-    twice = [2 * part for part in value] if isinstance(value, list) else 2 * value
-    once, double = costs.work_of(point), costs.work_of(point_of(experiment, settings={name: twice}))
-    assert once is not None
-    assert double is not None
-    assert any(once.amounts.values())
-    assert double.amounts == {term: 2 * amount for term, amount in once.amounts.items()}
+def test_what_is_written_as_products_is_another_kind() -> None:
+    kinds = [counted(point_of("dcs_resnet", parameterization=arm)).kind for arm in (VANILLA, DCS)]
+    assert kinds == [VANILLA, DCS]
+    assert counted(point_of("homogeneity")).kind == VANILLA
 
 
-@pytest.mark.parametrize("experiment", ["sparsity_batch", "matrix_factorization", "factorization_stability"])
-def test_work_is_linear_in_the_runs_of_a_block(experiment: str) -> None:
-    point = point_of(experiment, settings={"measured_steps": [100]} if experiment == "matrix_factorization" else None)
-    rates = point.grid["learning_rate"]
-    double = dataclasses.replace(point, grid={**point.grid, "learning_rate": [*rates, *rates]})
-    once, twice = costs.work_of(point), costs.work_of(double)
-    assert once is not None
-    assert twice is not None
-    assert twice.amounts == {term: 2 * amount for term, amount in once.amounts.items()}
+@pytest.mark.parametrize("layers", [1, 2])
+def test_flops_of_attention_are_linear_in_steps_and_runs(layers: int) -> None:
+    point = point_of("attention", layers=layers)
+    flop = counted(point)
+    assert flop.steps > 1e10
+    twice = [2 * steps for steps in point.settings["steps"]]
+    assert counted(point_of("attention", settings={"steps": twice}, layers=layers)).steps == 2 * flop.steps
+    decays = point.grid["weight_decay"]
+    double = dataclasses.replace(point, grid={**point.grid, "weight_decay": [*decays, *decays]})
+    assert counted(double) == Flop(flop.kind, 2 * flop.steps)
 
 
-def test_matrix_factorization_counts_each_spectrum_that_it_takes() -> None:
-    point = point_of("matrix_factorization", settings={"dimension": 20, "measured_steps": [0, 5, 10]})
-    runs = len(point.grid["signal"]) * len(point.grid["learning_rate"])
-    work = costs.work_of(point)
-    assert work is not None
-    assert work.amounts == {"updates": 10 * runs * 400, "spectra": (2 * runs + 1) * 3 * 8000}
+def test_flops_of_two_layers_are_those_of_its_matrix_products() -> None:
+    sizes = {"tokens": 4, "features": 4, "measure_every": 1}
+    point = point_of("attention", settings={**sizes, "points": [7, 3], "steps": [9, 1]}, layers=2)
+    runs = len(point.grid["weight_decay"])
+    assert counted(point).steps == runs * 2 * 3 * (2 * 4 * 5 * 5 + 2 * 4 * 4 * 5)  # X C and (X C) X', there and back
 
 
-@pytest.mark.parametrize(
-    "experiment",
-    [
-        "sparsity",
-        "plasticity",
-        "stationary_conditions",
-        "regularized_factorization",
-        "matrix_factorization",
-        "attention",
-    ],
-)
-def test_the_bytes_of_a_result_are_those_of_its_variables(experiment: str) -> None:
-    point = point_of(experiment, "tiny")
-    module = load_experiment(point.module)
-    dataset = module.run(module.settings.model_validate(point.settings), point.grid, point.seed, Context())
-    assert costs.result_bytes(point) == 8 * sum(dataset[name].size for name in module.variables)
+def test_a_module_need_not_count_its_flops() -> None:
+    assert load_experiment("sparsity").flop is None
+    assert flop_of(point_of("sparsity"), NOWHERE) is None
 
 
-def test_every_experiment_of_the_configuration_has_its_work_and_its_bytes_counted() -> None:
-    config = load(CONFIG, {"scale": "paper"})
-    for name in config.experiments:
-        for point in points_of(config, name):
-            assert costs.work_of(point) is not None
-            assert (costs.result_bytes(point) or 0) > 0
-
-
-def test_a_fit_finds_the_rates_that_made_the_times() -> None:
-    amounts = [{"a": 0.0, "b": 1e6}, {"a": 5e9, "b": 1e6}, {"a": 1e9, "b": 4e7}, {"a": 0.0, "b": 0.0}]
-    seconds = [0.7 + 3e-10 * job["a"] + 2e-8 * job["b"] for job in amounts]
-    terms = fit([{"start": 1.0, **job} for job in amounts], seconds)
-    assert terms == pytest.approx({"start": 0.7, "a": 3e-10, "b": 2e-8})
-
-
-def test_a_fit_of_noisy_times_gives_no_negative_rate() -> None:
-    terms = fit([{"start": 1.0, "a": 1.0}, {"start": 1.0, "a": 100.0}], [1.0, 0.9])
-    assert terms["a"] == 0
-    assert 0.9 <= terms["start"] <= 1.0
-
-
-def made_up_rates(device: str = "cpu", **changes: Any) -> Rates:
-    config = load(CONFIG, {"scale": "paper"})
-    works = [costs.work_of(point) for name in config.experiments for point in points_of(config, name)]
-    content = {
-        "device": device,
-        "name": "a processor",
-        "date": "2024-05-01",
-        "software": "",
-        "code_version": "",
-        "peak_flops": 1e15,
-        "starts": {work.module: 2.0 for work in works if work} | {"collect": 1.0, "notebook": 5.0},
-        "terms": {work.module: dict.fromkeys(work.amounts, 1e-9) for work in works if work and not work.arm},
-        "trainings": {arm: Arm(speeds=[Speed(step_flop=1e9, seconds_per_flop=5e-15)]) for arm in ("vanilla", "dcs")},
-    }
-    return Rates.model_validate({**content, **changes})
-
-
-def test_seconds_are_the_start_and_each_amount_at_its_rate() -> None:
-    rates = made_up_rates(terms={"sparsity": {"draws": 1e-8, "vanilla": 2e-10, "rescaled": 3e-10}})
-    work = costs.Work("sparsity", {"draws": 1e7, "vanilla": 1e9, "rescaled": 2e9})
-    assert rates.seconds(work) == pytest.approx(2.0 + 0.1 + 0.2 + 0.6)
-    assert rates.seconds(costs.Work("sparsity", {"another": 1.0})) is None
-    assert rates.seconds(costs.Work("another", {"steps": 1.0})) is None
+def made_up_steps(device: str = "cpu", **changes: Any) -> Steps:
+    speed = Speed(step_flop=1e9, seconds_per_flop=5e-15, test_seconds_per_flop=5e-15)
+    header = {"device": device, "name": "a processor", "date": "2024-05-01", "software": "", "code_version": "abc"}
+    speeds = {kind: [speed] for kind in (VANILLA, DCS)}
+    return Steps.model_validate({**header, "peak_flops": 1e15, "start": 2.0, "speeds": speeds, **changes})
 
 
 def test_training_speed_is_interpolated_between_sizes_and_tests_have_their_own() -> None:
-    speeds = [Speed(step_flop=1e9, seconds_per_flop=4e-14), Speed(step_flop=1e11, seconds_per_flop=1e-14)]
-    rates = made_up_rates(trainings={"vanilla": Arm(speeds=speeds, evaluation=3e-14)})
+    speeds = [
+        Speed(step_flop=1e9, seconds_per_flop=4e-14, test_seconds_per_flop=3e-14),
+        Speed(step_flop=1e11, seconds_per_flop=1e-14, test_seconds_per_flop=3e-14),
+    ]
+    found = made_up_steps(speeds={VANILLA: speeds})
 
-    def work(step_flop: float) -> costs.Work:
-        return costs.Work("homogeneity", {"training": 1e15, "evaluation": 1e14}, "vanilla", step_flop)
+    def flop(step: float) -> Flop:
+        return Flop(VANILLA, 1e15, 1e14, step)
 
-    assert rates.seconds(work(1e9)) == pytest.approx(2 + 40 + 3)
-    assert rates.seconds(work(1e10)) == pytest.approx(2 + 20 + 3)
-    assert rates.seconds(work(1e13)) == pytest.approx(2 + 10 + 3)
-    assert rates.share_of_peak(work(1e11)) == pytest.approx(0.1)
+    assert found.seconds(flop(1e9)) == pytest.approx(2 + 40 + 3)
+    assert found.seconds(flop(1e10)) == pytest.approx(2 + 20 + 3)
+    assert found.seconds(flop(1e13)) == pytest.approx(2 + 10 + 3)
+    assert found.share_of_peak(flop(1e11)) == pytest.approx(0.1)
+    assert found.seconds(Flop(DCS, 1e15, 1e14, 1e9)) is None
 
 
 @pytest.mark.parametrize(
@@ -216,7 +162,7 @@ def looks(seconds: float) -> float:
 
 @pytest.mark.parametrize("seconds", [0.2, 0.5, 0.9, 7.3, 14.9, 15.0, 15.2, 20, 44.9, 45.1, 100])
 def test_the_last_look_at_a_job_is_where_snakemakes_timer_has_it(seconds: float) -> None:
-    assert benchmarks.last_look(seconds) == looks(seconds)
+    assert measured.last_look(seconds) == looks(seconds)
 
 
 def write_benchmark(path: Path, seconds: float, cpu: float | str) -> Path:
@@ -227,166 +173,230 @@ def write_benchmark(path: Path, seconds: float, cpu: float | str) -> Path:
 
 def test_computed_seconds_count_what_came_after_the_last_look(tmp_path: Path) -> None:
     at_half_speed = write_benchmark(tmp_path / "a.tsv", 90.0, 37.5)  # looked at after 75 s
-    assert benchmarks.busy_seconds(at_half_speed) == pytest.approx(45.0)
-    assert benchmarks.clock_seconds(at_half_speed) == 90.0
-    assert benchmarks.busy_seconds(write_benchmark(tmp_path / "b.tsv", 0.3, "NA")) == 0.3
-    assert benchmarks.busy_seconds(tmp_path / "missing.tsv") is None
+    assert measured.busy_seconds(at_half_speed) == pytest.approx(45.0)
+    assert measured.clock_seconds(at_half_speed) == 90.0
+    assert measured.busy_seconds(write_benchmark(tmp_path / "b.tsv", 0.3, "NA")) == 0.3
+    assert measured.busy_seconds(tmp_path / "missing.tsv") is None
 
 
 def test_the_timer_of_looks_runs_late(tmp_path: Path) -> None:
     """Of 75.8 s on a core of its own, Snakemake saw 45: the look that was due after 75 s had not come yet."""
     path = write_benchmark(tmp_path / "a.tsv", 75.8, 45.0)
-    assert benchmarks.busy_seconds(path) == pytest.approx(75.8)
+    assert measured.busy_seconds(path) == pytest.approx(75.8)
 
 
-def quick() -> Config:
-    return load(CONFIG, {"scale": "quick"})
+def finish(point: Point, layout: Layout, seconds: float, device: str = "CPU of a laptop", size: int = 1000) -> None:
+    """Leave what a job leaves: its result, as large as asked for, and its benchmark file."""
+    path = layout.point(point.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with netCDF4.Dataset(path, "w") as file:
+        file.setncatts({"device": device, "created": "2026-02-03T10:00:00", "code_version": "abc"})
+    with open(path, "ab") as file:
+        file.write(bytes(size - path.stat().st_size) if size > path.stat().st_size else b"")
+    write_benchmark(layout.point_benchmark(point.name), seconds, seconds)
+
+
+def row_of(name: str, config: Config, layout: Layout, device: str | None = None) -> costs.Row:
+    return next(row for row in costs.forecast(config, layout, device).rows if row.name == name)
+
+
+SIZE = 200_000
+
+
+def run_all(config: Config, layout: Layout) -> float:
+    """Finish all that a scale has, each job in other seconds, and return their sum."""
+    total = 0.0
+    for number, name in enumerate(config.experiments, start=1):
+        for point in points_of(config, name):
+            finish(point, layout, number, size=SIZE)
+            total += number
+    for shared in (measured.collections(config, layout), measured.figures(config, layout)):
+        for benchmark in shared.values():
+            write_benchmark(benchmark, 7.0, 7.0)
+            total += 7.0
+    return total
+
+
+def test_a_plan_foretells_what_jobs_with_the_same_settings_took_elsewhere(tmp_path: Path) -> None:
+    """What ran there is kept in one file; another clone with that file alone plans just that, and says whose it is."""
+    there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
+    config = at("quick")
+    spent = run_all(config, there)
+    _, path = measured.write_measured(config, there)
+    here.config.mkdir(parents=True)
+    path.rename(here.measured)
+    plan = costs.forecast(config, here)
+    assert plan.total("seconds") == plan.total("seconds_left") == pytest.approx(spent, rel=0.01)
+    points = sum(len(points_of(config, name)) for name in config.experiments)
+    assert plan.total("storage") == 2 * points * SIZE  # the points, and as much collected
+    assert {row.source for row in plan.rows} == {"jobs elsewhere"}
+    assert "CPU of a laptop, 2026-02-03, code abc" in plan.sources["jobs elsewhere"]
 
 
 def test_totals_are_the_sums_of_the_rows(tmp_path: Path) -> None:
-    write_rates(made_up_rates(), rates_file(tmp_path, "cpu"))
-    found = planning.forecast(quick(), tmp_path).to_dict()
+    config, layout = at("quick"), Layout(tmp_path)
+    spent = run_all(config, layout)
+    found = costs.forecast(config, layout).to_dict()
     rows, total = found["experiments"], found["total"]
-    config = quick()
     points = sum(len(points_of(config, name)) for name in config.experiments)
-    every = points + len(config.experiments) + len(config.figures)
-    assert total["jobs"] == total["left"] == sum(row["jobs"] for row in rows) == every
-    assert total["cpu_seconds"] == pytest.approx(sum(row["seconds"] for row in rows))
+    shared = len(config.experiments) + len(config.figures)
+    assert total["jobs"] == sum(row["jobs"] for row in rows) == points + shared
+    assert total["left"] == sum(row["left"] for row in rows) == shared
+    assert total["cpu_seconds"] == pytest.approx(spent)
     assert total["flop"] == sum(row["flop"] for row in rows) > 0
     assert total["storage"] == sum(row["storage"] or 0 for row in rows)
-    assert total["gpu_seconds"] == 0
+    assert (total["gpu_seconds"], total["not_measured"]) == (0, [])
     for row in rows:
-        assert row["seconds"] == row["seconds_left"] == pytest.approx(sum(row["seconds_per_job"]))
+        assert row["seconds"] == pytest.approx(sum(row["seconds_per_job"]))
         assert len(row["seconds_per_job"]) == row["jobs"]
+        assert row["seconds_left"] == pytest.approx(row["seconds"] * row["left"] / row["jobs"])
 
 
 def test_what_is_there_is_not_left_to_run(tmp_path: Path) -> None:
-    write_rates(made_up_rates(), rates_file(tmp_path, "cpu"))
-    points = points_of(quick(), "sparsity")
-    before = next(row for row in planning.forecast(quick(), tmp_path).rows if row.name == "sparsity")
-    for point in points[:4]:
-        path = tmp_path / "results" / "points" / point.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(1000))
-    row = next(row for row in planning.forecast(quick(), tmp_path).rows if row.name == "sparsity")
-    assert (row.jobs, row.left, row.storage) == (10, 6, 10_000)
-    assert row.seconds == before.seconds
-    assert row.seconds_left == pytest.approx(0.6 * (before.seconds or 0))
+    layout = Layout(tmp_path)
+    for point in points_of(at("quick"), "sparsity")[:4]:
+        finish(point, layout, 10.0, size=SIZE)
+    row = row_of("sparsity", at("quick"), layout)
+    assert (row.jobs, row.left, row.storage) == (10, 6, 10 * SIZE)
+    assert (row.seconds, row.seconds_left, row.source) == (100.0, 60.0, "jobs here")
 
 
-def test_without_rates_the_jobs_that_have_run_tell(tmp_path: Path) -> None:
-    point = points_of(quick(), "sparsity")[0]
-    write_benchmark(tmp_path / "results/benchmarks/points" / point.name.with_suffix(".tsv"), 10.0, 10.0)
-    rows = {row.name: row for row in planning.forecast(quick(), tmp_path).rows}
-    assert (rows["sparsity"].seconds, rows["sparsity"].source) == (100.0, "benchmarks")
-    assert (rows["attention"].seconds, rows["attention"].source) == (None, "not measured")
+def test_jobs_take_as_long_as_those_of_other_seeds_and_new_values_as_the_others(tmp_path: Path) -> None:
+    """One seed that was disturbed says nothing of the others; a decay that never ran takes the mean."""
+    layout = Layout(tmp_path)
+    for point in points_of(at("quick"), "homogeneity"):
+        disturbed = point.seed == 1
+        finish(point, layout, 90.0 if disturbed else 10.0 + 2 * (point.grid["weight_decay"] == [0.01]))
+    wider = at("quick", homogeneity={"seeds": 4, "sweep": [{"weight_decay": [0, 0.01, 0.1]}]})
+    assert row_of("homogeneity", wider, layout).seconds_per_job == [10.0] * 4 + [12.0] * 4 + [11.0] * 4
+    changed = at("quick", homogeneity={"settings": {"epochs": 91}})
+    assert row_of("homogeneity", changed, layout).source == "not measured"
 
 
-def test_where_no_gpu_was_measured_the_plan_says_so_and_what_would_be(tmp_path: Path) -> None:
-    plan = planning.forecast(load(CONFIG, {"scale": "paper"}), tmp_path)
-    flop = plan.total("flop")
+def test_what_nothing_tells_is_not_measured_and_in_no_sum(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    finish(points_of(at("quick"), "sparsity")[0], layout, 3600.0)
+    plan = costs.forecast(at("quick"), layout)
+    rows = {row.name: row for row in plan.rows}
+    assert (rows["attention"].seconds, rows["attention"].storage) == (None, None)
+    assert plan.total("seconds") == 36_000.0
+    lines = costs.table(plan)
+    assert next(line for line in lines if line.startswith("attention ")).split()[3:5] == ["not", "measured"]
+    assert any(line.startswith("not measured, and in no sum of hours: sparsity_long, ") for line in lines)
+    assert any(line.startswith("not measured, and in no sum of storage: sparsity_long, ") for line in lines)
+    assert "to run: 9.00 core-hours" in lines
+    assert next(line for line in lines if line.startswith("all ")).split()[3] == "10.00"
+
+
+def test_a_training_counts_for_the_device_that_it_ran_on(tmp_path: Path) -> None:
+    layout, config = Layout(tmp_path), at("paper")
+    point = points_of(config, "homogeneity")[0]
+    finish(point, layout, 500.0, device="NVIDIA H100 80GB HBM3")
+    assert row_of("homogeneity", config, layout, "cpu").seconds is None
+    found = row_of("homogeneity", config, layout)
+    assert (found.device, found.seconds, found.source) == ("cuda", 15 * 500.0, "jobs here")
+    finish(point, layout, 500.0)
+    assert row_of("homogeneity", config, layout).seconds is None
+
+
+def keep(layout: Layout, **content: Any) -> Measured:
+    header = {"processor": "CPU", "date": "2024-05-01", "code_version": "abc", "seconds": {}, "storage": {}}
+    found = Measured.model_validate({**header, **content})
+    layout.config.mkdir(parents=True, exist_ok=True)
+    layout.measured.write_text(found.model_dump_json())
+    return found
+
+
+def test_simulations_with_other_settings_are_scaled_by_their_flops(tmp_path: Path) -> None:
+    there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
+    for point in points_of(at("quick"), "attention"):
+        finish(point, there, 1e-10 * counted(point).steps * point.grid["layers"][0])
+    found, path = measured.write_measured(at("quick"), there)
+    assert found.seconds_per_flop == pytest.approx({"attention/[1] layers": 1e-10, "attention/[2] layers": 2e-10})
+    here.config.mkdir(parents=True)
+    path.rename(here.measured)
+    row = row_of("attention", at("paper"), here)
+    points = points_of(at("paper"), "attention")
+    assert row.source == "FLOPs"
+    assert row.seconds == pytest.approx(sum(1e-10 * counted(p).steps * p.grid["layers"][0] for p in points), rel=0.01)
+
+
+def test_jobs_here_come_before_those_elsewhere_and_both_before_steps(tmp_path: Path) -> None:
+    layout, point = Layout(tmp_path), points_of(at("quick"), "dcs_resnet")[0]
+    write_steps(made_up_steps(), layout)
+    assert row_of("dcs_resnet", at("quick"), layout).source == "steps"
+    keep(layout, seconds={group_of(point): 5.0})
+    row = row_of("dcs_resnet", at("quick"), layout)
+    assert (row.source, row.seconds) == ("jobs elsewhere", 30.0)
+    finish(point, layout, 6.0)
+    row = row_of("dcs_resnet", at("quick"), layout)
+    assert (row.source, row.seconds) == ("jobs here", 36.0)
+
+
+def test_steps_of_this_project_come_before_those_that_came_with_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    keep(layout, steps=made_up_steps(start=100.0))
+    row = row_of("homogeneity", at("laptop"), layout)
+    assert row.source == "steps"
+    assert row.seconds == pytest.approx(6 * 100.0, rel=0.01)
+    assert row_of("homogeneity", at("paper"), layout).seconds is None  # it asks for a GPU
+    write_steps(made_up_steps(start=70.0), layout)
+    plan = costs.forecast(at("laptop"), layout)
+    assert plan.sources["steps (cpu)"] == f"{layout.steps('cpu')}: a processor, 2024-05-01, code abc"
+    assert row_of("homogeneity", at("laptop"), layout).seconds == pytest.approx(6 * 70.0, rel=0.01)
+
+
+def test_where_no_gpu_was_measured_the_plan_says_so_and_what_would_be() -> None:
+    plan = costs.forecast(at("paper"), NOWHERE)
     assert {row.name for row in plan.rows if row.device == "cuda"} == {"homogeneity", "dcs_resnet"}
-    lines = planning.aim_lines(plan)
-    assert "450 PFLOP" in lines[0].replace("449", "450")
-    assert "no GPU was ever measured" in lines[1]
+    flop = sum(row.flop for row in plan.rows if row.device == "cuda")
+    lines = costs.aim_lines(plan)
+    assert "449 PFLOP" in lines[0]
+    assert "mirrorsym steps --device cuda" in lines[1]
     assert "not measured" in lines[2]
     assert f"{flop / (0.16 * 989e12) / 3600:.2f} hours at 16 %" in lines[2]
-    assert not any(row.seconds for row in plan.rows if row.device == "cuda")
 
 
 def test_a_measured_gpu_is_held_against_the_aim(tmp_path: Path) -> None:
-    speeds = [Speed(step_flop=4e11, seconds_per_flop=1 / (0.25 * 989e12))]
-    arms = {arm: Arm(speeds=speeds, evaluation=1e-30) for arm in ("vanilla", "dcs")}
-    starts = {"homogeneity": 0.0, "dcs_resnet": 0.0}
-    rates = made_up_rates("cuda", peak_flops=989e12, trainings=arms, starts=starts, terms={}, name="NVIDIA H100 80GB")
-    write_rates(rates, rates_file(tmp_path, "cuda"))
-    plan = planning.forecast(load(CONFIG, {"scale": "paper"}), tmp_path)
-    assert all(row.share == pytest.approx(0.25) for row in plan.rows if row.device == "cuda")
-    assert plan.total("seconds", "cuda") == pytest.approx(plan.total("flop") / (0.25 * 989e12))
-    assert "25.0 % of its peak; the aim is met" in planning.aim_lines(plan)[1]
+    layout = Layout(tmp_path)
+    speed = Speed(step_flop=4e11, seconds_per_flop=1 / (0.25 * 989e12), test_seconds_per_flop=1e-30)
+    speeds = {kind: [speed] for kind in (VANILLA, DCS)}
+    write_steps(made_up_steps("cuda", peak_flops=989e12, speeds=speeds, start=0.0, name="NVIDIA H100 80GB"), layout)
+    plan = costs.forecast(at("paper"), layout)
+    trainings = [row for row in plan.rows if row.device == "cuda"]
+    assert all(row.share == pytest.approx(0.25) for row in trainings)
+    assert plan.total("seconds", "cuda") == pytest.approx(sum(row.flop for row in trainings) / (0.25 * 989e12))
+    assert "measured on NVIDIA H100 80GB" in costs.aim_lines(plan)[1]
+    assert "25.0 % of its peak; the aim is met" in costs.aim_lines(plan)[1]
 
 
-def test_a_damaged_file_of_rates_is_one_sentence(tmp_path: Path) -> None:
-    path = rates_file(tmp_path, "cpu")
+@pytest.mark.parametrize("kind", ["steps", "measured"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, kind: str) -> None:
+    layout = Layout(tmp_path)
+    path = layout.measured if kind == "measured" else layout.steps("cpu")
     path.parent.mkdir(parents=True)
-    path.write_text('{"device": "cpu"}')
-    with pytest.raises(FileError, match=r"is no file of rates"):
-        read_rates(tmp_path, "cpu")
+    path.write_bytes(b'{"device": "cpu"\xff')
+    with pytest.raises(FileError, match=f"is damaged.*mirrorsym {kind}"):
+        costs.forecast(at("tiny"), layout)
 
 
-def test_rates_of_this_project_come_before_those_that_came_with_it(tmp_path: Path) -> None:
-    write_rates(made_up_rates(name="came with it"), tmp_path / "config" / "rates.json")
-    found = read_rates(tmp_path, "cpu")
+def test_nothing_is_kept_where_nothing_has_run(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no job of the scale quick has run here"):
+        measured.write_measured(at("quick"), Layout(tmp_path))
+    finish(points_of(at("quick"), "homogeneity")[0], Layout(tmp_path), 5.0, device="NVIDIA H100 80GB HBM3")
+    with pytest.raises(FileError, match="on a CPU"):
+        measured.write_measured(at("quick"), Layout(tmp_path))
+
+
+def test_what_came_with_the_project_names_its_experiments_and_its_processor() -> None:
+    found = measured.read_measured(Layout(CONFIG.parent))
     assert found is not None
-    assert found[0].name == "came with it"
-    assert read_rates(tmp_path, "cuda") is None
-    write_rates(made_up_rates(name="measured here"), rates_file(tmp_path, "cpu"))
-    found = read_rates(tmp_path, "cpu")
-    assert found is not None
-    assert found[0].name == "measured here"
-
-
-def test_the_rates_that_come_with_the_project_cover_every_job_of_a_cpu(tmp_path: Path) -> None:
-    (tmp_path / "config").symlink_to(CONFIG)
-    plan = planning.forecast(quick(), tmp_path)
-    assert all(row.source == "rates" and row.seconds for row in plan.rows)
-    assert "config/rates.json" in plan.sources["cpu"]
-
-
-def test_the_shortened_jobs_tell_every_term_of_every_module_apart() -> None:
-    sessions = shortened(quick())
-    assert {session.module for session in sessions} == {quick().module_of(name) for name in quick().experiments}
-    for session in sessions:
-        amounts = session.amounts()
-        truth = {term: 10.0 ** -(9 + place) for place, term in enumerate(amounts[0])} | {"start": 1.5, "job": 0.05}
-        seconds = [sum(truth[term] * amount for term, amount in row.items()) for row in amounts]
-        assert fit(amounts, seconds) == pytest.approx(truth, rel=1e-3)
-
-
-@pytest.mark.parametrize("minutes", [1.0, 5.0])
-def test_the_shortened_descent_takes_the_steps_that_are_counted(minutes: float, tmp_path: Path) -> None:
-    (session,) = (found for found in shortened(quick(), minutes) if found.module == "regularized_factorization")
-    descent = session.measured[1]
-    taken = run_point(descent, Layout(tmp_path)).steps.sum().item()
-    counted = costs.work_of(descent).amounts["descent"] / descent.settings["dimension"] ** 3  # type: ignore[union-attr]
-    assert taken == counted
-
-
-def test_a_module_starts_as_long_as_its_first_points_take_besides_their_work() -> None:
-    """Rates of made-up times: two kernels are loaded at the start, every point costs a little, a step its rate."""
-    points = [point_of("stationary_conditions", settings={"steps": count}) for count in (20, 8000)]
-    short, long = (costs.work_of(point).amounts["steps"] for point in points)  # type: ignore[union-attr]
-    session = Session([points[0], points[0]], [points[0], points[1]])
-    times = [2 + 2 * (0.05 + 1e-5 * short), 0.05 + 1e-5 * short, 0.05 + 1e-5 * long]
-    starts, terms, trainings = calibration._fitted([session], [times])
-    assert starts == {"stationary_conditions": pytest.approx(2.05)}
-    assert terms == {"stationary_conditions": {"steps": pytest.approx(1e-5)}}
-    assert not trainings
-
-
-def test_points_of_a_process_are_timed_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ends = iter([3.0, 3.5, 5.5])
-    monkeypatch.setattr(calibration.time, "process_time", lambda: next(ends))
-    point = point_of("stationary_conditions", settings={"steps": 5})
-    assert measure_points([point, point, point], "cpu") == [3.0, 0.5, 2.0]
-    assert (tmp_path / "results/points" / point.name).is_file()
-
-
-def test_what_the_end_of_a_process_costs_belongs_to_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process computed in all, 4 s here, is more than its points took; on a busy machine the least counts."""
-    (tmp_path / "scratch").mkdir()
-    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
-    rounds = iter([[2.5, 0.25, 1.0], [2.0, 0.5, 0.75]])
-
-    def run(self: Any, job: calibration.Timed) -> tuple[float, float, str]:
-        assert job.arguments[0] == "points"
-        return 4.0, 9.0, f"a line of a log\n{json.dumps(next(rounds))}"
-
-    monkeypatch.setattr(calibration._Runner, "run", run)
-    point = point_of("stationary_conditions")
-    runner.busy = True
-    assert runner.session(Session([point], [point, point])) == [2.75, 0.25, 0.75]
+    assert found.processor.startswith("CPU ")
+    assert found.steps is not None
+    assert set(found.steps.speeds) == {VANILLA, DCS}
+    known = {*at("paper").experiments, measured.COLLECT, measured.FIGURES}
+    assert {name.partition("/")[0] for name in found.seconds} <= known
+    assert all(seconds > 0 for seconds in found.seconds.values())
 
 
 def test_training_steps_are_timed_with_their_flops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,73 +411,54 @@ def test_training_steps_are_timed_with_their_flops(monkeypatch: pytest.MonkeyPat
     def train(network: Any, pictures: Any, settings: Any, device: str) -> None:
         wait(0.1 + 0.02 * len(pictures.train_images) / settings.batch_size)
 
-    monkeypatch.setattr(calibration, "_train", train)
+    monkeypatch.setattr(steps, "_train", train)
     monkeypatch.setattr("reproduction.training.loop.accuracy", lambda network, pictures: wait(0.004))
-    monkeypatch.setattr(calibration.time, "process_time", lambda: now)
-    forward = costs.forward_flop(8, 1, (3, 32, 32))
-    flop, step, evaluation = calibration._step_speed("vanilla", 8, 64, 1, 3, "cpu")
-    assert flop == 64 * 3 * forward
-    assert step * flop == pytest.approx(0.02)
-    assert evaluation * 64 * forward == pytest.approx(0.004)
+    monkeypatch.setattr(steps.time, "process_time", lambda: now)
+    forward = forward_flop(8, 1, (3, 32, 32))
+    speed = steps._StepTimer(Size(8, 64, 1, (3, 32, 32), 1, 3), VANILLA, "cpu").speed()
+    assert speed.step_flop == 64 * 3 * forward
+    assert speed.seconds_per_flop * speed.step_flop == pytest.approx(0.02)
+    assert speed.test_seconds_per_flop * 64 * forward == pytest.approx(0.004)
 
 
-def test_real_training_steps_reach_less_than_the_peak() -> None:
-    found = measure_steps([(8, 8, 1, 3)], "cpu")
-    assert found["peak"] > 1e9
-    for arm in ("vanilla", "dcs"):
-        ((flop, _, evaluation),) = found["speeds"][arm]
-        assert flop == 8 * 3 * costs.forward_flop(8, 1, (3, 32, 32))
-        assert 0 < 1 / evaluation < 1.5 * found["peak"]
+def test_real_training_steps_reach_less_than_the_peak(tmp_path: Path) -> None:
+    found = measure_steps("cpu", [Size(8, 8, 1, (3, 32, 32), 1, 3)])
+    assert found.peak_flops is not None
+    assert found.peak_flops > 1e9
+    assert found.start > 0.1
+    for kind in (VANILLA, DCS):
+        (speed,) = found.speeds[kind]
+        assert speed.step_flop == 8 * 3 * forward_flop(8, 1, (3, 32, 32))
+        assert 0 < 1 / speed.test_seconds_per_flop < 1.5 * found.peak_flops
+    assert "steps/s" in found.lines()[0]
+    assert "% of the peak" in found.lines()[0]
+    write_steps(found, Layout(tmp_path))
+    assert read_steps(Layout(tmp_path), "cpu") == found
 
 
-def test_a_gpus_rates_are_made_of_its_steps_and_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config").symlink_to(CONFIG)
-    commands = []
-
-    def run(self: Any, job: calibration.Timed) -> tuple[float, float, str]:
-        commands.append(job.arguments)
-        speeds = {"vanilla": [[4.3e11, 4e-15, 2e-14]], "dcs": [[4.3e11, 5e-15, 2e-14]]}
-        found = {"name": "NVIDIA H100 80GB HBM3", "software": "torch", "peak": 0.0, "speeds": speeds}
-        return 7.0, 11.0, json.dumps(found)
-
-    monkeypatch.setattr(calibration._Runner, "run", run)
-    said: list[str] = []
-    rates, path = calibration.calibrate(tmp_path, "cuda", 1, said.append)
-    assert path == rates_file(tmp_path, "cuda")
-    assert all(arguments[-2:] == ["--device", "cuda"] for arguments in commands)
-    assert json.loads(commands[0][1]) == [[64, 128, 20, 120]]
-    assert rates.starts == {"homogeneity": 11.0, "dcs_resnet": 11.0}
-    assert rates.peak_flops == 989e12
-    work = costs.Work("dcs_resnet", {"training": 1e15, "evaluation": 1e14}, "dcs", 4.3e11)
-    assert rates.seconds(work) == pytest.approx(11 + 5 + 2)
-    assert rates.share_of_peak(work) == pytest.approx(1 / (5e-15 * 989e12))
-    assert any("GFLOP/s, 25.3 % of the peak" in line for line in said)
+def test_the_sizes_that_are_timed_are_those_of_the_scales() -> None:
+    """The steps of quick and laptop on a CPU and of paper on a GPU, so that those are measured and not interpolated."""
+    scales = {"cpu": ("quick", "laptop"), "cuda": ("paper",)}
+    for device, names in scales.items():
+        timed = {
+            3 * size.batch * forward_flop(size.width, size.stem_stride, size.shape) for size in steps.SIZES[device]
+        }
+        wanted = {counted(point_of(name, scale)).step for scale in names for name in ("homogeneity", "dcs_resnet")}
+        assert wanted <= timed
 
 
-def test_a_job_of_the_calibration_that_fails_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
-    with pytest.raises(calibration.CalibrationError, match=r"^the job collect of the calibration failed: .*plan.json"):
-        runner.run(calibration.Timed("collect", ["collect", "plan.json", "--out", "out.nc"]))
+def test_the_commands_write_print_and_plan(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    for name in ("config.yaml", "cluster.yaml", "scales"):
+        (tmp_path / "config" / name).symlink_to(CONFIG / name)
+    run_all(at("tiny"), Layout(tmp_path))
 
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--scale", "tiny", "--directory", str(tmp_path)])
+        assert done.exit_code == 0, done.output
+        return done.output
 
-def test_computed_seconds_leave_out_what_a_job_waits(tmp_path: Path) -> None:
-    (tmp_path / "scratch").mkdir()
-    runner = calibration._Runner(tmp_path, tmp_path / "scratch")
-    before = os.times()
-    computed, clock, said = runner.run(calibration.Timed("help", ["--help"]))
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    assert computed == pytest.approx(used, abs=0.02)
-    assert clock >= 0.5 * computed
-    assert "The jobs of the workflow" in said
-
-
-def test_the_command_prints_json_for_machines(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    (tmp_path / "config").symlink_to(CONFIG)
-    write_rates(made_up_rates(), rates_file(tmp_path, "cpu"))
-    done = CliRunner().invoke(cli, ["plan", "--scale", "tiny", "--json", "--directory", str(tmp_path)])
-    assert done.exit_code == 0
-    assert json.loads(done.output)["total"]["not_measured"] == []
+    assert "CPU of a laptop, 2026-02-03" in said("measured")
+    assert (tmp_path / "config/measured.json").is_file()
+    assert json.loads(said("plan", "--json"))["total"]["not_measured"] == []
+    assert "jobs here" in said("plan")

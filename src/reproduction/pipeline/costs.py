@@ -1,24 +1,39 @@
-"""A scale before anyone spends time on it: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+"""What a scale takes: jobs, hours, FLOPs and storage by experiment, known before anyone spends it.
+
+The seconds of a job come from the first of these that tells them:
+
+* jobs that have run here with the same settings: their benchmark files;
+* jobs that have run elsewhere with the same settings, kept in ``config/measured.json``: on a CPU;
+* for a training, the FLOPs of its steps and tests at the speed that ``mirrorsym steps`` measured, here or there;
+* for a simulation that counts its FLOPs, the seconds per FLOP of such jobs with other settings, kept there too.
+
+What none of them tells is not measured, and in no sum.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction.pipeline.config import Config
-from reproduction.pipeline.measured import busy_seconds
+from tabulate import tabulate
+
+from reproduction.contract import Flop
+from reproduction.pipeline import measured
+from reproduction.pipeline.config import Config, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.measured import COLLECT, FIGURES, Measured, flop_of, look_up
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.steps import PEAKS, Rates, read_rates
-from reproduction.training.flop import Work, pictures_of, result_bytes, work_of
+from reproduction.pipeline.steps import PEAKS, Steps, read_steps
 
 AIM_GPU, AIM_SECONDS = "H100", 3600.0
 """The aim: all trainings of the scale paper in one hour of one of these."""
 
 DEVICES = {"cpu": "core", "cuda": "GPU"}
 WHAT_IF_SHARES = (0.16, 0.40)
-COLLECT, FIGURES = "collect", "figures"
+HERE, KEPT, STEPS, FLOPS = "jobs here", "jobs elsewhere", "steps", "FLOPs"
 
 
 @dataclass(frozen=True)
@@ -30,14 +45,14 @@ class Row:
         jobs: number of jobs.
         left: those of them whose file is not there.
         device: "cpu" or "cuda": where the jobs run.
-        seconds: of all jobs together, None where no rate was measured.
+        seconds: of all jobs together, None where those of one are not known.
         seconds_left: of those that are left.
-        seconds_per_job: of each job in the sweep's order where they differ, or of all where they do not.
-        flop: FLOPs of training steps; 0 for simulations.
+        seconds_per_job: of each job in the sweep's order.
+        flop: FLOPs of training steps, or of simulations that count theirs.
         test_flop: FLOPs of the tests before, between and after the epochs.
         storage: bytes of the result files, None where not known.
         share: of the device's peak at which training steps run, None where not known or no training.
-        source: "rates" or "benchmarks" (of jobs already run), or "not measured".
+        source: what the seconds come from, or "not measured".
     """
 
     name: str
@@ -61,13 +76,13 @@ class Forecast:
     Args:
         scale: its name.
         rows: one an experiment, then collections and figures.
-        rates: by device, as far as there are any.
-        sources: the files of these rates, and the processors that they were measured on.
+        steps: the speed of training steps by device, as far as it was measured.
+        sources: what was measured, where and when, by what the rows call it.
     """
 
     scale: str
     rows: list[Row]
-    rates: dict[str, Rates]
+    steps: dict[str, Steps]
     sources: dict[str, str]
 
     def total(self, field: str, device: str | None = None) -> float:
@@ -75,11 +90,15 @@ class Forecast:
         rows = [row for row in self.rows if device in (None, row.device)]
         return sum(getattr(row, field) or 0 for row in rows)
 
+    def unknown(self, field: str) -> list[str]:
+        """Return the names of the rows where a field is not known."""
+        return [row.name for row in self.rows if getattr(row, field) is None]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for machines; hours, FLOPs and bytes are plain numbers in the units of the fields' names."""
         return {
             "scale": self.scale,
-            "rates": self.sources,
+            "sources": self.sources,
             "experiments": [asdict(row) for row in self.rows],
             "total": {
                 "jobs": int(self.total("jobs")),
@@ -89,96 +108,115 @@ class Forecast:
                 "flop": self.total("flop"),
                 "test_flop": self.total("test_flop"),
                 "storage": int(self.total("storage")),
-                "not_measured": [row.name for row in self.rows if row.seconds is None],
+                "not_measured": self.unknown("seconds"),
             },
         }
 
 
-def forecast(config: Config, directory: Path, device: str | None = None) -> Forecast:
+def forecast(config: Config, layout: Layout, device: str | None = None) -> Forecast:
     """Return the plan of a scale.
 
     Args:
         config: the configuration at the scale.
-        directory: the project's folder: rates, results, pictures.
+        layout: the project's paths.
         device: "cpu" or "cuda" for trainings; None takes a GPU for those that ask for one.
 
     Raises:
         ConfigError: if the sweep of an experiment is not valid.
-        FileError: if a file of rates is damaged.
+        FileError: if a file of what was measured is damaged.
     """
-    found = {name: read_rates(directory, name) for name in ("cpu", "cuda")}
-    rates = {name: pair[0] for name, pair in found.items() if pair}
-    sources = {name: f"{pair[1]}: {pair[0].name}, {pair[0].date}" for name, pair in found.items() if pair}
-    rows = [_row(config, name, directory, device, rates) for name in config.experiments]
-    results = directory / "results" / config.scale
-    figures = directory / "paper" / "figures" / config.scale
-    cpu = rates.get("cpu")
-    collections = {f"collect_{name}": results / f"{name}.nc" for name in config.experiments}
-    drawn = {name: figures / f"{name}.pdf" for name in config.figures}
-    points = sum(row.storage or 0 for row in rows)  # a collected file is about as large as its points
-    collect = _shared_row(COLLECT, collections, config, directory, cpu.starts.get("collect") if cpu else None)
-    rows.append(collect if collect.storage is not None else replace(collect, storage=points))
-    rows.append(_shared_row(FIGURES, drawn, config, directory, cpu.starts.get("notebook") if cpu else None))
-    return Forecast(config.scale, [row for row in rows if row.jobs], rates, sources)
+    kept = measured.read_measured(layout)
+    steps, sources = {}, {}
+    for name in DEVICES:
+        path, found = layout.steps(name), read_steps(layout, name)
+        if found is None and kept and kept.steps and kept.steps.device == name:
+            path, found = layout.measured, kept.steps
+        if found:
+            steps[name] = found
+            sources[f"{STEPS} ({name})"] = f"{path}: {found.name}, {found.date}, code {found.code_version}"
+    if kept:
+        sources[KEPT] = f"{layout.measured}: {kept.processor}, {kept.date}, code {kept.code_version}"
+    rows = [_row(config, name, layout, device, steps, kept) for name in config.experiments]
+    points = None if any(row.storage is None for row in rows) else sum(row.storage or 0 for row in rows)
+    # A collected file is about as large as its points.
+    rows.append(_shared_row(COLLECT, measured.collections(config, layout), kept, points))
+    rows.append(_shared_row(FIGURES, measured.figures(config, layout), kept, None))
+    return Forecast(config.scale, [row for row in rows if row.jobs], steps, sources)
 
 
-def _row(config: Config, name: str, directory: Path, wanted: str | None, rates: dict[str, Rates]) -> Row:
-    results = directory / "results"
+def _row(
+    config: Config, name: str, layout: Layout, wanted: str | None, steps: Mapping[str, Steps], kept: Measured | None
+) -> Row:
     points = points_of(config, name)
-    works = [_work(point, directory / "data") for point in points]
-    training = bool(works[0] and works[0].arm)
     asks = "cuda" if config.experiments[name].resources.gpu else "cpu"
-    device = (wanted or asks) if training else "cpu"
-    seconds = [rates[device].seconds(work) if work and device in rates else None for work in works]
-    source = "rates"
-    if None in seconds and device == "cpu":
-        seconds, source = _from_benchmarks(points, seconds, results), "benchmarks"
-    known = [value for value in seconds if value is not None]
-    measured = len(known) == len(points)
-    left = [not (results / "points" / point.name).is_file() for point in points]
-    shares = [rates[device].share_of_peak(work) for work in works if work and work.arm and device in rates]
+    device = (wanted or asks) if load_experiment(points[0].module).training else "cpu"
+    flops = [flop_of(point, layout) for point in points]
+    ways = _ways(points, layout, device, steps.get(device), kept)
+    told = [_first(ways, point, flop) for point, flop in zip(points, flops, strict=True)]
+    known = [seconds for seconds, _ in told if seconds is not None]
+    complete = len(known) == len(points)
+    left = [not layout.point(point.name).is_file() for point in points]
+    shares = [steps[device].share_of_peak(flop) for flop in flops if flop and flop.step and device in steps]
     reached = [share for share in shares if share]
     return Row(
         name=name,
         jobs=len(points),
         left=sum(left),
         device=device,
-        seconds=sum(known) if measured else None,
-        seconds_left=sum(value for value, todo in zip(known, left, strict=True) if todo) if measured else None,
-        seconds_per_job=known if measured else [],
-        flop=sum(work.amounts["training"] for work in works if work and work.arm),
-        test_flop=sum(work.amounts["evaluation"] for work in works if work and work.arm),
-        storage=_storage(points, results),
-        share=len(reached) / sum(1 / share for share in reached) if reached else None,
-        source=source if measured else "not measured",
+        seconds=sum(known) if complete else None,
+        seconds_left=sum(value for value, todo in zip(known, left, strict=True) if todo) if complete else None,
+        seconds_per_job=known if complete else [],
+        flop=sum(flop.steps for flop in flops if flop),
+        test_flop=sum(flop.tests for flop in flops if flop),
+        storage=_storage(points, layout, kept),
+        share=statistics.harmonic_mean(reached) if reached else None,
+        source=", ".join(dict.fromkeys(source for _, source in told)) if complete else "not measured",
     )
 
 
-def _work(point: Point, data: Path) -> Work | None:
-    dataset = point.settings.get("dataset")
-    return work_of(point, pictures_of(str(dataset), data) if dataset else None)
+_Way = Callable[[Point, Flop | None], float | None]
 
 
-def _from_benchmarks(points: Sequence[Point], seconds: list[float | None], results: Path) -> list[float | None]:
-    """Fill what no rate tells with the mean of the experiment's jobs with these settings that have run."""
-    benchmarks = results / "benchmarks" / "points"
-    folder = benchmarks / points[0].name.parent
-    found = [busy_seconds(path) for path in sorted(folder.glob("*.tsv"))]
-    known = [value for value in found if value is not None]
-    mean = sum(known) / len(known) if known else None
-    return [mean if value is None else value for value in seconds]
+def _ways(
+    points: list[Point], layout: Layout, device: str, steps: Steps | None, kept: Measured | None
+) -> dict[str, _Way]:
+    """What may tell the seconds of one of these points on a device, the surest first."""
+    here = measured.seconds_here(points, layout, device)
+    ways: dict[str, _Way] = {HERE: lambda point, flop: look_up(here, point)}
+    if kept and device == "cpu":
+        ways[KEPT] = lambda point, flop: look_up(kept.seconds, point)
+    if steps:
+        ways[STEPS] = lambda point, flop: steps.seconds(flop) if flop and flop.step else None
+    if kept and device == "cpu":
+        ways[FLOPS] = lambda point, flop: _by_flop(kept, point, flop)
+    return ways
 
 
-def _shared_row(name: str, files: dict[str, Path], config: Config, directory: Path, each: float | None) -> Row:
-    """All collections, or all figures: the rate is one of each kind, else the mean of those that have run."""
-    source = "rates"
-    if each is None:
-        folder = directory / "results" / "benchmarks" / config.scale
-        found = [busy_seconds(folder / f"{job}.tsv") for job in files]
-        known = [value for value in found if value is not None]
-        each, source = (sum(known) / len(known), "benchmarks") if known else (None, "not measured")
-    left = sum(not path.is_file() for path in files.values())
-    sizes = [path.stat().st_size for path in files.values() if path.is_file()]
+def _first(ways: Mapping[str, _Way], point: Point, flop: Flop | None) -> tuple[float | None, str]:
+    told = ((way(point, flop), source) for source, way in ways.items())
+    return next(((seconds, source) for seconds, source in told if seconds is not None), (None, ""))
+
+
+def _by_flop(kept: Measured, point: Point, flop: Flop | None) -> float | None:
+    rate = kept.seconds_per_flop.get(f"{point.module}/{flop.kind}") if flop else None
+    return None if rate is None or flop is None else rate * flop.steps
+
+
+def _storage(points: list[Point], layout: Layout, kept: Measured | None) -> int | None:
+    """The bytes of the points' files: as large as those that are here, else as those that were measured elsewhere."""
+    here = measured.storage_here(points, layout)
+    found = [look_up(here, point) or (look_up(kept.storage, point) if kept else None) for point in points]
+    known = [size for size in found if size is not None]
+    return round(sum(known)) if len(known) == len(points) else None
+
+
+def _shared_row(name: str, files: Mapping[Path, Path], kept: Measured | None, storage: int | None) -> Row:
+    """All collections, or all figures: each takes as long as those that have run on average."""
+    each, source = measured.mean_seconds(list(files.values())), HERE
+    if each is None and kept:
+        each, source = kept.seconds.get(name), KEPT
+    left = sum(not path.is_file() for path in files)
+    sizes = [path.stat().st_size for path in files if path.is_file()]
     return Row(
         name=name,
         jobs=len(files),
@@ -189,19 +227,10 @@ def _shared_row(name: str, files: dict[str, Path], config: Config, directory: Pa
         seconds_per_job=[] if each is None else [each] * len(files),
         flop=0.0,
         test_flop=0.0,
-        storage=round(sum(sizes) / len(sizes) * len(files)) if sizes else None,
+        storage=round(statistics.fmean(sizes) * len(files)) if sizes else storage,
         share=None,
-        source=source,
+        source="not measured" if each is None else source,
     )
-
-
-def _storage(points: Sequence[Point], results: Path) -> int | None:
-    """The bytes of the points' files: as large as those that are there on average, else by their variables."""
-    sizes = [path.stat().st_size for path in (results / "points" / points[0].name.parent).glob("*.nc")]
-    if sizes:
-        return round(sum(sizes) / len(sizes) * len(points))
-    counted = [result_bytes(point) for point in points]
-    return None if None in counted else sum(size for size in counted if size is not None)
 
 
 def aim_share(flop: float) -> float:
@@ -211,28 +240,31 @@ def aim_share(flop: float) -> float:
 
 def table(plan: Forecast) -> list[str]:
     """Return the plan as lines for a terminal."""
-    lines = [f"{'':<28} jobs  to run  core-hours     GPU-hours      PFLOP   storage  share of peak"]
+    heads = ["", "jobs", "to run", "core-hours", "GPU-hours", "PFLOP", "storage", "share of peak", "from"]
+    cells = []
     for row in plan.rows:
-        share = "" if row.share is None else f"{100 * row.share:.1f} %"
         hours = {row.device: "not measured" if row.seconds is None else f"{row.seconds / 3600:.2f}"}
-        lines.append(_line(row.name, row.jobs, row.left, hours, row.flop, row.storage) + f"  {share:>13}")
-    devices = {row.device for row in plan.rows}
+        share = "" if row.share is None else f"{100 * row.share:.1f} %"
+        source = "" if row.seconds is None else row.source
+        cells.append([*_cells(row.name, row.jobs, row.left, hours, row.flop, row.storage), share, source])
+    devices = [device for device in DEVICES if device in {row.device for row in plan.rows}]
     hours = {device: f"{plan.total('seconds', device) / 3600:.2f}" for device in devices}
     jobs, left, storage = (int(plan.total(field)) for field in ("jobs", "left", "storage"))
-    lines.append(_line("all", jobs, left, hours, plan.total("flop"), storage))
-    to_run = [f"{plan.total('seconds_left', d) / 3600:.2f} {n}-hours" for d, n in DEVICES.items() if d in devices]
-    unknown = [row.name for row in plan.rows if row.seconds is None]
+    cells.append([*_cells("all", jobs, left, hours, plan.total("flop"), storage), "", ""])
+    aligned = ("left", *["right"] * 7, "left")
+    lines = tabulate(cells, heads, "plain", colalign=aligned, disable_numparse=True).splitlines()
+    to_run = [f"{plan.total('seconds_left', device) / 3600:.2f} {DEVICES[device]}-hours" for device in devices]
     lines.append(f"to run: {', '.join(to_run)}")
-    if unknown:
-        lines.append(f"not measured, and in no sum of hours: {', '.join(unknown)}")
-    lines += [f"rates ({device}): {text}" for device, text in plan.sources.items()]
+    for what, field in (("hours", "seconds"), ("storage", "storage")):
+        if unknown := plan.unknown(field):
+            lines.append(f"not measured, and in no sum of {what}: {', '.join(unknown)}")
+    lines += [f"{source}: {text}" for source, text in plan.sources.items()]
     return [line.rstrip() for line in lines + aim_lines(plan)]
 
 
-def _line(name: str, jobs: int, left: int, hours: dict[str, str], flop: float, storage: int | None) -> str:
+def _cells(name: str, jobs: int, left: int, hours: Mapping[str, str], flop: float, storage: int | None) -> list[str]:
     petaflop = f"{flop / 1e15:.4g}" if flop else "-"
-    columns = f"{hours.get('cpu', '-'):>10}  {hours.get('cuda', '-'):>12}  {petaflop:>9}  {_size(storage):>8}"
-    return f"{name:<28} {jobs:4d}  {left:6d}  {columns}"
+    return [name, str(jobs), str(left), hours.get("cpu", "-"), hours.get("cuda", "-"), petaflop, _size(storage)]
 
 
 def _size(count: int | None) -> str:
@@ -242,7 +274,7 @@ def _size(count: int | None) -> str:
 
 
 def aim_lines(plan: Forecast) -> list[str]:
-    """Return how far the trainings are from the aim, by a measured rate, or the hours at stated shares of the peak."""
+    """Return how far the trainings are from the aim, as measured, or the hours at stated shares of the peak."""
     rows = [row for row in plan.rows if row.device == "cuda" and row.flop]
     flop = sum(row.flop for row in rows)
     if not rows:
@@ -250,16 +282,19 @@ def aim_lines(plan: Forecast) -> list[str]:
     needed = aim_share(flop)
     work = f"{flop / 1e15:.0f} PFLOP of training steps"
     aim = f"aim: {work} in one hour of one {AIM_GPU}, {100 * needed:.0f} % of its peak"
-    seconds = [row.seconds for row in rows]
-    if "cuda" in plan.rates and None not in seconds:
-        hours = sum(value for value in seconds if value is not None) / 3600
-        rates = plan.rates["cuda"]
-        share = "" if not rates.peak_flops else f", {100 * flop / (hours * 3600 * rates.peak_flops):.1f} % of its peak"
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    if len(seconds) == len(rows):
+        hours, steps = sum(seconds) / 3600, plan.steps.get("cuda")
+        share = (
+            f", {100 * flop / (sum(seconds) * steps.peak_flops):.1f} % of its peak"
+            if steps and steps.peak_flops
+            else ""
+        )
         verdict = "the aim is met" if hours <= 1 else f"{hours:.2f} times the aim's hour"
-        return [aim, f"measured on {rates.name}: {hours:.2f} hours{share}; {verdict}"]
+        return [aim, f"measured on {steps.name if steps else 'a GPU'}: {hours:.2f} hours{share}; {verdict}"]
     what_if = [f"{flop / (share * PEAKS[AIM_GPU]) / 3600:.2f} hours at {100 * share:.0f} %" for share in WHAT_IF_SHARES]
     return [
         aim,
-        "no GPU was ever measured here; mirrorsym calibrate --device cuda does it on one",
+        "not every training was measured on a GPU; mirrorsym steps --device cuda does it on one",
         f"what if, not measured: {', '.join(what_if)} of an {AIM_GPU}'s peak",
     ]

@@ -190,7 +190,7 @@ def _cost(config: Config, layout: Layout) -> list[str]:
         known = [seconds for seconds in map(busy_seconds, files) if seconds]
         if known:
             spent.append(f"`{name}`: {len(known)} of {len(files)} trainings, {duration(sum(known))} of one core")
-    paper = forecast(load(layout.config, {"scale": "paper"}), layout.root)
+    paper = forecast(load(layout.config, {"scale": "paper"}), layout)
     return [
         "## Cost",
         "",
