@@ -225,7 +225,7 @@ def _train(network: ResNet18, pictures: Pictures, settings: DcsResnetSettings, d
     train(network, pictures, settings, 0.0, "steps", 0, Context(device=device))
 
 
-def _product_peak(size: int = 1024, repeats: int = 6) -> float:
+def _product_peak(size: int = 1024, repeats: int = 40) -> float:
     """The most FLOP/s of a product of two float32 matrices on one thread."""
     import torch
 
