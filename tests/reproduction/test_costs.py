@@ -20,6 +20,7 @@ from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.measured import Measured, flop_of, group_of
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.steps import Size, Speed, Steps, measure_steps, published_peak, read_steps, write_steps
+from reproduction.report.closing import closing_lines
 from reproduction.training.flop import DCS, VANILLA, forward_flop
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -36,7 +37,10 @@ def point_of(experiment: str, scale: str = "quick", settings: dict[str, Any] | N
         for point in points_of(at(scale), experiment)
         if all(value in point.grid[axis] for axis, value in grid.items())
     )
-    return dataclasses.replace(point, settings={**point.settings, **(settings or {})})
+    if settings is None:
+        return point
+    changed = load_experiment(point.module).settings.model_validate({**dict(point.settings), **settings})
+    return dataclasses.replace(point, settings=changed)
 
 
 def counted(point: Point) -> Flop:
@@ -91,7 +95,7 @@ def test_flops_of_attention_are_linear_in_steps_and_runs(layers: int) -> None:
     point = point_of("attention", layers=layers)
     flop = counted(point)
     assert flop.steps > 1e10
-    twice = [2 * steps for steps in point.settings["steps"]]
+    twice = [2 * steps for steps in dict(point.settings)["steps"]]
     assert counted(point_of("attention", settings={"steps": twice}, layers=layers)).steps == 2 * flop.steps
     decays = point.grid["weight_decay"]
     double = dataclasses.replace(point, grid={**point.grid, "weight_decay": [*decays, *decays]})
@@ -462,3 +466,17 @@ def test_the_commands_write_print_and_plan(tmp_path: Path) -> None:
     assert (tmp_path / "config/measured.json").is_file()
     assert json.loads(said("plan", "--json"))["total"]["not_measured"] == []
     assert "jobs here" in said("plan")
+
+
+def test_the_closing_lines_sum_the_seconds_of_each_part_by_the_clock(tmp_path: Path) -> None:
+    layout, config = Layout(tmp_path), at("tiny")
+    assert closing_lines(config, layout)[1].split() == ["all", "0", "0.0"]
+    for number, point in enumerate(points_of(config, "sparsity"), start=1):
+        write_benchmark(layout.point_benchmark(point.name), 10.5 * number, 1.0)
+    write_benchmark(layout.benchmark("tiny", "fig1"), 2.0, 1.0)
+    count = len(points_of(config, "sparsity"))
+    seconds = 10.5 * count * (count + 1) / 2
+    lines = [line.split() for line in closing_lines(config, layout)]
+    assert lines[0] == ["part", "jobs", "job", "seconds"]
+    assert lines[1] == ["run", "sparsity", str(count), f"{seconds:.1f}"]
+    assert lines[2:4] == [["figures", "1", "2.0"], ["all", str(count + 1), f"{seconds + 2:.1f}"]]
