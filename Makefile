@@ -28,7 +28,6 @@ test: $(INSTALLED) lint  ## lint and run all tests
 # The cluster's tests mostly wait, so the machine's run beside them; the forecast measures, so it runs alone.
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, its faults, the forecast
 	$(MAKE) -j 2 --output-sync=target test-slurm test-faults
-	$(BIN)/python -m pytest tests/forecast
 
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster

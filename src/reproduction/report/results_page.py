@@ -17,8 +17,8 @@ from reproduction.files import FileError, write_atomically
 from reproduction.formatting import duration, number, setting
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config
+from reproduction.pipeline.costs import forecast, table
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.planning import forecast, table
 from reproduction.report.gallery import shrunk
 from reproduction.report.headlines import over_seeds
 
@@ -180,8 +180,8 @@ def _verdicts(path: Path) -> list[str]:
 
 def _cost(config: Config, layout: Layout) -> list[str]:
     """What it took here, and the plan of the scale paper."""
-    from reproduction.pipeline.benchmarks import busy_seconds
     from reproduction.pipeline.config import load
+    from reproduction.pipeline.measured import busy_seconds
     from reproduction.pipeline.points import points_of
 
     spent = []
@@ -190,7 +190,7 @@ def _cost(config: Config, layout: Layout) -> list[str]:
         known = [seconds for seconds in map(busy_seconds, files) if seconds]
         if known:
             spent.append(f"`{name}`: {len(known)} of {len(files)} trainings, {duration(sum(known))} of one core")
-    paper = forecast(load(layout.config, {"scale": "paper"}), layout.root)
+    paper = forecast(load(layout.config, {"scale": "paper"}), layout)
     return [
         "## Cost",
         "",
