@@ -106,6 +106,13 @@ def fingerprint_of(module):
     return kept_up_to_date(fingerprints.update, folder, module)
 
 
+def code_of_notebook(notebook, figure):
+    """The fingerprint files of what executes a notebook, what saves its figures, and what it imports itself."""
+    own = fingerprints.imports_of_notebook(notebook, [CONFIG.module_of(name) for name in figure.experiments])
+    modules = {"reproduction.pipeline.execute", "reproduction.report.plotting", *own}
+    return [fingerprint_of(module) for module in sorted(modules)]
+
+
 def small_file(folder, name, content):
     """A file whose content is an input, and part of its name: a run beside another changes nothing under it."""
     path = folder / f"{name}.{digest(content, 12)}.json"
