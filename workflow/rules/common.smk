@@ -1,5 +1,6 @@
 """The configuration, the few paths, and the checks that come before any job."""
 
+import os
 import shlex
 import sys
 
@@ -24,6 +25,7 @@ from reproduction.pipeline.snakemake.command_line import (
 )
 
 LAYOUT = Layout()
+PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
@@ -42,7 +44,7 @@ def check_pictures():
 
 
 def notebook_of(figure):
-    notebook = Path(workflow.basedir) / "notebooks" / f"{figure}.ipynb"
+    notebook = PROJECT / "notebooks" / f"{figure}.ipynb"
     if not notebook.is_file():
         raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
     return notebook
@@ -50,7 +52,7 @@ def notebook_of(figure):
 
 def claims_of_project():
     """The claims, none where the project has no file of them."""
-    path = Path(workflow.basedir) / "claims.yaml"
+    path = PROJECT / "claims.yaml"
     return load_claims(path) if path.is_file() else []
 
 
@@ -104,6 +106,13 @@ def fingerprint_of(module):
     if not workflow.is_main_process:
         return fingerprints.current_file(folder, module)
     return kept_up_to_date(fingerprints.update, folder, module)
+
+
+def code_of_notebook(notebook, figure):
+    """The fingerprint files of what executes a notebook, what saves its figures, and what it imports itself."""
+    own = fingerprints.imports_of_notebook(notebook, [CONFIG.module_of(name) for name in figure.experiments])
+    modules = {"reproduction.pipeline.execute", "reproduction.report.plotting", *own}
+    return [fingerprint_of(module) for module in sorted(modules)]
 
 
 def small_file(folder, name, content):
