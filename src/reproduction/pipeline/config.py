@@ -95,10 +95,24 @@ class ExperimentConfig(_Model):
         return list(range(self.seeds)) if isinstance(self.seeds, int) else sorted(set(self.seeds))
 
 
+class Choice(_Model):
+    """Something that the paper leaves open, and what stands for it here."""
+
+    what: str = Field(description="What is left open.")
+    chosen: str = Field(description="What was chosen, with references such as {sparsity.steps} for its numbers.")
+
+
 class FigureConfig(_Model):
-    """One figure: the notebook ``notebooks/{id}.ipynb`` and what it reads."""
+    """One figure: the notebook ``notebooks/{id}.ipynb``, what it reads, and its words in the report.
+
+    Numbers in words are references: {experiment.setting}, {experiment.axis}, {experiment.seeds}, {measures.…}.
+    [@key] cites paper/references.bib, [#figure] names a figure, `…` is code.
+    """
 
     title: str = Field("", description="What the figure shows, for the gallery and the report.")
+    caption: str = Field("", description="What stands under the figure.")
+    text: str = Field("", description="What the report says beside the figure.")
+    open: list[Choice] = Field([], description="What the paper leaves open, and what was chosen.")
     experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
 
 
