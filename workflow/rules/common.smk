@@ -9,7 +9,7 @@ from reproduction.pipeline import fingerprints, process
 from reproduction.analysis.claims import ClaimError, claimed_experiments, load_claims
 from reproduction.pipeline.snakemake.patches import mend_groups, mend_slurm, points_of_a_job
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import load
+from reproduction.pipeline.config import load, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
 from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
@@ -26,7 +26,8 @@ from reproduction.pipeline.snakemake.command_line import (
 LAYOUT = Layout()
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
-MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
+MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 

@@ -26,7 +26,7 @@ def training_rule(name, plan, points):
             f"train_{name}"
         input:
             data=[ancient(LAYOUT.cifar10)] if plan.data else [],  # the point's name says which data it wants, not a time
-            code=fingerprint_of(f"reproduction.experiments.{plan.module}"),
+            code=fingerprint_of(module_path(plan.module)),
         output:
             LAYOUT.point(f"{folder}.nc"),
         log:

@@ -107,7 +107,7 @@ def job_points(points: str, device: str) -> None:
 
     from reproduction.pipeline.calibration import measure_points
 
-    click.echo(json.dumps(measure_points([Point(**point) for point in json.loads(points)], device)))
+    click.echo(json.dumps(measure_points([Point.from_json(point) for point in json.loads(points)], device)))
 
 
 @job.command("steps")

@@ -15,7 +15,7 @@ from reproduction.errors import ConfigError, UserError, nearest
 from reproduction.files import prepare_folder
 from reproduction.pipeline.config import Config, check_grid, check_settings, json_schema, load, load_experiment
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.points import Point, canonical, points_of
+from reproduction.pipeline.points import Point, canonical, data_of, points_of
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 
@@ -115,15 +115,14 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
             raise ConfigError(f"--set {name}: no such axis or setting{nearest(name, ['seed', *axes, *fields])}")
     where = f"--set for {experiment_id}"
     changed = {name: _parse(text) for name, text in given.items() if name in fields}
-    settings: Any = check_settings(experiment, {**entry.settings, **changed}, where).model_dump(mode="json")
+    settings = check_settings(experiment, {**entry.settings, **changed}, where)
     grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
     check_grid(experiment, grid, where)
     seed = given.get("seed", "0")
     if not (seed.isdecimal() and int(seed) < 2**32):
         raise ConfigError(f"--set seed={seed}: a seed is an integer from 0 to 2**32 - 1")
-    data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
     values = {name: canonical(axes[name], grid[name]) for name in axes}
-    return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
+    return Point(experiment_id, config.module_of(experiment_id), settings, data_of(config, settings), values, int(seed))
 
 
 def _split(assignment: str) -> tuple[str, str]:

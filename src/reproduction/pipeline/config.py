@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 import reproduction.experiments
-from reproduction.contract import Experiment
+from reproduction.contract import Experiment, S, Settings
 from reproduction.errors import ConfigError, describe, nearest
 from reproduction.files import read_yaml
 
@@ -20,6 +21,7 @@ RESERVED = ("all", "cifar10", "claims", "paper")
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
+OUR_EXPERIMENTS = "reproduction.experiments."
 Checksum = Annotated[str, BeforeValidator(str.lower), Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -73,7 +75,9 @@ class Cluster(_Model):
 class ExperimentConfig(_Model):
     """One result file: an experiment with its settings and its sweep."""
 
-    module: str = Field("", description="The experiment's module, where it differs from the id.")
+    module: str = Field(
+        "", description="The module, where it is not the id: one of reproduction.experiments, or any: my_lab.spins."
+    )
     note: str = Field("", description="How this scale differs from the paper; figures show it.")
     settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
     seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
@@ -128,26 +132,50 @@ class Config(_Model):
     figures: dict[Id, FigureConfig]
 
     def module_of(self, experiment_id: str) -> str:
-        """Return the module of an experiment's id."""
-        return self.experiments[experiment_id].module or experiment_id
+        """Return the module of an experiment's id; one of ``reproduction.experiments`` by its short name."""
+        return (self.experiments[experiment_id].module or experiment_id).removeprefix(OUR_EXPERIMENTS)
+
+    def settings_of(self, experiment_id: str) -> Settings:
+        """Return the settings of an experiment's id, parsed.
+
+        Raises:
+            ConfigError: if a field is unknown, missing or out of range.
+        """
+        experiment = load_experiment(self.module_of(experiment_id))
+        where = f"configuration (scale {self.scale}): experiments.{experiment_id}"
+        settings: Settings = check_settings(experiment, self.experiments[experiment_id].settings, where)
+        return settings
 
 
 def experiment_names() -> list[str]:
-    """Return the names of all experiment modules."""
-    found = (module.name for module in pkgutil.iter_modules(reproduction.experiments.__path__))
-    return sorted(name for name in found if name != "base")
+    """Return the names of the experiment modules of ``reproduction.experiments``."""
+    return sorted(module.name for module in pkgutil.iter_modules(reproduction.experiments.__path__))
 
 
-def load_experiment(name: str) -> Experiment:
+def module_path(module: str) -> str:
+    """Return a module's full name: the short name of one in ``reproduction.experiments`` stands for it."""
+    ours = f"{OUR_EXPERIMENTS}{module}"
+    return ours if "." not in module and importlib.util.find_spec(ours) else module
+
+
+def load_experiment(module: str) -> Experiment[Any]:
     """Return the experiment of a module.
 
     Raises:
-        ConfigError: if there is no such module.
+        ConfigError: if there is no such module, it cannot be imported, or it exports no experiment.
     """
-    if name not in experiment_names():
-        raise ConfigError(f"there is no experiment module {name!r}{nearest(name, experiment_names())}")
-    experiment = importlib.import_module(f"reproduction.experiments.{name}").EXPERIMENT
-    assert isinstance(experiment, Experiment)
+    path = module_path(module)
+    try:
+        found = importlib.import_module(path)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+            hint = nearest(module, experiment_names()) if "." not in module else "; is its folder on PYTHONPATH?"
+            raise ConfigError(f"there is no experiment module {module!r}{hint}") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"module {path} cannot be imported: {type(error).__name__}: {reason}") from error
+    experiment = getattr(found, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"module {path} exports no EXPERIMENT; it has to be a reproduction.contract.Experiment")
     return experiment
 
 
@@ -206,14 +234,14 @@ def _check_references(config: Config) -> None:
                     f"there is no experiment {name!r}{nearest(name, config.experiments)}"
                 )
     for experiment_id, entry in config.experiments.items():
-        where = f"configuration (scale {config.scale}): experiments.{experiment_id}"
+        config.settings_of(experiment_id)
         experiment = load_experiment(config.module_of(experiment_id))
-        check_settings(experiment, entry.settings, where)
         for number, product in enumerate(entry.sweep):
-            check_grid(experiment, product, f"{where}.sweep.{number}")
+            where = f"configuration (scale {config.scale}): experiments.{experiment_id}.sweep.{number}"
+            check_grid(experiment, product, where)
 
 
-def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: str) -> BaseModel:
+def check_settings(experiment: Experiment[S], settings: Mapping[str, Any], where: str) -> S:
     """Return the experiment's validated settings.
 
     Raises:
@@ -225,7 +253,7 @@ def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: s
         raise ConfigError(describe(error, f"{where}.settings", experiment.settings)) from None
 
 
-def check_grid(experiment: Experiment, product: Mapping[str, Iterable[float | str]], where: str) -> None:
+def check_grid(experiment: Experiment[Any], product: Mapping[str, Iterable[float | str]], where: str) -> None:
     """Check that a product names each axis of the experiment once, with values that the axis admits.
 
     Raises:
