@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import Config, load_experiment, module_path
+from reproduction.pipeline.config import Config, load, load_experiment, module_path
+from reproduction.pipeline.notes import words
 from reproduction.pipeline.points import Plan, Point
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +74,62 @@ def test_a_module_that_is_not_there_is_named() -> None:
         load_experiment("sparsty")
     with pytest.raises(ConfigError, match=r"no experiment module 'my_labs\.spins'; is its folder on PYTHONPATH"):
         load_experiment("my_labs.spins")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A configuration of one experiment, with scales that say nothing of it."""
+    (tmp_path / "scales").mkdir()
+    for scale in ("tiny", "quick"):
+        (tmp_path / "scales" / f"{scale}.yaml").write_text("{}")
+    sweep = [{"parameterization": ["vanilla", "rescaled"], "noise_std": [1], "learning_rate": [0.1, 0.2, 0.3]}]
+    entry = {"settings": {"steps": 1000}, "seeds": 10, "sweep": sweep}
+    source = {"url": "https://example.org", "checksum": "md5:" + "0" * 32}
+    content = {"cifar10": source, "experiments": {"sparsity": entry}, "figures": {}}
+    (tmp_path / "cluster.yaml").write_text("{}")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path
+
+
+def entry_of(folder: Path, scale: str, **changes: Any) -> tuple[list[int], list[dict[str, list[Any]]]]:
+    entry = load(folder, {"scale": scale, "experiments": {"sparsity": changes}}).experiments["sparsity"]
+    return entry.seed_list, entry.sweep
+
+
+def test_tiny_takes_one_seed_and_the_ends_of_each_list_unless_something_else_is_said(folder: Path) -> None:
+    ends = [{"parameterization": ["vanilla", "rescaled"], "noise_std": [1.0], "learning_rate": [0.1, 0.3]}]
+    assert entry_of(folder, "tiny") == ([0], ends)
+    assert entry_of(folder, "tiny", seeds=[5, 6]) == ([5, 6], ends)
+    (folder / "scales" / "tiny.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": {"sweep": SWEEP}}}))
+    assert entry_of(folder, "tiny") == ([0], SWEEP)
+    assert len(entry_of(folder, "quick")[0]) == 10
+    assert entry_of(folder, "quick")[1][0]["learning_rate"] == [0.1, 0.2, 0.3]
+
+
+def test_a_note_is_made_from_the_settings_that_a_scale_overrides(folder: Path) -> None:
+    assert load(folder, {"scale": "quick"}).note_of("sparsity") == ""
+    changed = {"settings": {"features": 50, "initial_variance": 0.1, "steps": 1000}, "seeds": 1}
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": changed}}))
+    config = load(folder, {"scale": "quick"})
+    assert config.note_of("sparsity") == "50 features, initial variance 0.1"
+    assert Plan.of(config, "sparsity").note == "50 features, initial variance 0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("width", 8, "width 8"),
+        ("epochs", 90, "90 epochs"),
+        ("epochs", 1, "1 epoch"),
+        ("max_steps", 200, "max steps 200"),
+        ("steps", (1500, 600), "1,500 and 600 steps"),
+        ("steps", (20, 20), "20 steps"),
+        ("flip", False, "no flip"),
+        ("dataset", "digits", "scikit-learn's digits"),
+        ("bias", 2, "bias 2"),
+        ("optimizer", "gradient_descent", "optimizer gradient descent"),
+        ("thresholds", (1e-6, 1e-3), "thresholds 10⁻⁶ and 0.001"),
+    ],
+)
+def test_settings_are_said_in_words(name: str, value: Any, said: str) -> None:
+    assert words(name, value) == said

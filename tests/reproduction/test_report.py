@@ -104,7 +104,6 @@ CONFIG = Config.model_validate(
         "cifar10": {"url": "https://example.org", "checksum": "md5:" + "0" * 32},
         "experiments": {
             "sparsity": {
-                "note": "500 steps only",
                 "settings": {"features": 200, "steps": 25_000},
                 "seeds": 3,
                 "sweep": [

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 import reproduction.experiments
 from reproduction.contract import Experiment, S, Settings
 from reproduction.errors import ConfigError, describe, nearest
 from reproduction.files import read_yaml
+from reproduction.pipeline.notes import note
 
 RESERVED = ("all", "cifar10", "claims", "paper")
 SCALES = ("tiny", "quick", "laptop", "paper")
@@ -78,7 +79,6 @@ class ExperimentConfig(_Model):
     module: str = Field(
         "", description="The module, where it is not the id: one of reproduction.experiments, or any: my_lab.spins."
     )
-    note: str = Field("", description="How this scale differs from the paper; figures show it.")
     settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
     seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
     sweep: list[dict[str, list[float | str]]] = Field(
@@ -130,6 +130,7 @@ class Config(_Model):
     cluster: Cluster = Field(Cluster(), description="Names and limits of a cluster, from cluster.yaml.")
     experiments: dict[Id, ExperimentConfig]
     figures: dict[Id, FigureConfig]
+    _notes: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def module_of(self, experiment_id: str) -> str:
         """Return the module of an experiment's id; one of ``reproduction.experiments`` by its short name."""
@@ -145,6 +146,10 @@ class Config(_Model):
         where = f"configuration (scale {self.scale}): experiments.{experiment_id}"
         settings: Settings = check_settings(experiment, self.experiments[experiment_id].settings, where)
         return settings
+
+    def note_of(self, experiment_id: str) -> str:
+        """Return how the settings of an experiment's id differ from those of ``config.yaml``, the paper's, in words."""
+        return self._notes.get(experiment_id, "")
 
 
 def experiment_names() -> list[str]:
@@ -195,6 +200,8 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read ``config.yaml`` and the scale's file in ``folder``, lay ``overrides`` over them, and validate.
 
+    The scale tiny takes one seed and the ends of each list of a sweep where nothing else is said.
+
     The environment variables MIRRORSYM_CIFAR10_ARCHIVE and MIRRORSYM_CIFAR10_CHECKSUM override both.
 
     Raises:
@@ -206,13 +213,42 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     if scale not in SCALES:
         raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
     base = {"cluster": read_yaml(folder / "cluster.yaml", dict), **base}
-    merged = merge(merge(base, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
+    here = merge(base, {"experiments": _shortened(base)}) if scale == "tiny" else base
+    merged = merge(merge(here, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
     try:
         config = Config.model_validate(merge(merged, _from_environment()))
     except ValidationError as error:
         raise ConfigError(describe(error, f"configuration (scale {scale})", Config)) from None
     _check_references(config)
+    config._notes.update(_notes(config, base))
     return config
+
+
+def _shortened(base: Mapping[str, Any]) -> dict[str, Any]:
+    """One seed, and the first and last value of each list of a sweep, for every experiment that has such a list."""
+    found = {}
+    for experiment_id, entry in dict(base.get("experiments") or {}).items():
+        try:
+            seeds, sweep = entry["seeds"], [{name: _ends(part[name]) for name in part} for part in entry["sweep"]]
+        except (TypeError, KeyError):  # the validation says what is wrong
+            continue
+        found[experiment_id] = {"sweep": sweep, "seeds": seeds[:1] if isinstance(seeds, list) else 1}
+    return found
+
+
+def _ends(values: list[Any]) -> list[Any]:
+    return [values[0], values[-1]] if len(values) > 1 else values
+
+
+def _notes(config: Config, base: Mapping[str, Any]) -> dict[str, str]:
+    """How each experiment that ``config.yaml`` has differs from there."""
+    found = {}
+    for experiment_id, entry in dict(base.get("experiments") or {}).items():
+        if experiment_id in config.experiments:
+            experiment = load_experiment(config.module_of(experiment_id))
+            paper = check_settings(experiment, entry.get("settings") or {}, f"config.yaml: experiments.{experiment_id}")
+            found[experiment_id] = note(config.settings_of(experiment_id), paper)
+    return found
 
 
 def _from_environment() -> dict[str, Any]:

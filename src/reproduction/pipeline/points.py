@@ -122,8 +122,8 @@ class Plan:
         entry, module = config.experiments[experiment_id], config.module_of(experiment_id)
         settings, axes = config.settings_of(experiment_id), load_experiment(module).axes
         sweep = [{axis.name: canonical(axis, product[axis.name]) for axis in axes} for product in entry.sweep]
-        data = data_of(config, settings)
-        return cls(config.scale, experiment_id, module, data, settings, entry.seed_list, sweep, entry.note)
+        data, note = data_of(config, settings), config.note_of(experiment_id)
+        return cls(config.scale, experiment_id, module, data, settings, entry.seed_list, sweep, note)
 
     def to_json(self) -> str:
         """Return the plan as JSON text: what decides the result, however the configuration spells it."""
