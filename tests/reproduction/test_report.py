@@ -265,6 +265,22 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     assert sorted(listed) == sorted(report["claims_by_id"])
 
 
+def test_own_claims_have_a_section_of_their_own_and_are_counted_nowhere(project: Path) -> None:
+    before = gather(CONFIG, Layout(project))
+    ours = {**CLAIM, "id": "ours", "place": "own", "kind": "own", "verdict": "not supported"}
+    judged = json.loads((project / "results" / "tiny" / "claims.json").read_text())
+    write_claims(project, {**judged, "own": [ours]})
+    report = gather(CONFIG, Layout(project))
+    assert report["own"]["claims"] == ["ours"]
+    assert report["claims_by_id"]["ours"]["verdict"] == "not supported"
+    assert report["groups"][-1] == report["own"]
+    for part in ("abstract", "verdicts", "failed_claims", "figures"):
+        assert report[part] == before[part]
+    page = make_paper(CONFIG, Layout(project))[2].read_text()
+    assert page.count('id="claim-ours"') == 1
+    assert report["own"]["title"] in page
+
+
 def test_compute_is_the_sum_of_the_benchmark_files(project: Path) -> None:
     """Two jobs of 30.5 s and 90 s for the points, one of 2 s to collect: 122.5 s."""
     benchmarks = project / "results" / "benchmarks"

@@ -6,10 +6,10 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from reproduction.pipeline import fingerprints, process
-from reproduction.analysis.claims import ClaimError, claimed_experiments, load_claims
+from reproduction.analysis.claims import ClaimError, claimed_experiments, load_all
 from reproduction.pipeline.snakemake.patches import mend_groups, mend_slurm, points_of_a_job
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import load, module_path
+from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
 from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
@@ -19,6 +19,7 @@ from reproduction.pipeline.snakemake.command_line import (
     check_targets,
     keep_signature,
     python,
+    runs_elsewhere,
     runs_here,
     shorten_messages,
 )
@@ -42,17 +43,16 @@ def check_pictures():
         )
 
 
+def kind_of(name):
+    """The group of an experiment's points where a profile does not name one."""
+    return "trainings" if load_experiment(PLANS[name].module).training else "simulations"
+
+
 def notebook_of(figure):
-    notebook = Path(workflow.basedir) / "notebooks" / f"{figure}.ipynb"
+    notebook = Path(workflow.basedir) / CONFIG.notebook_of(figure)
     if not notebook.is_file():
         raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
     return notebook
-
-
-def claims_of_project():
-    """The claims, none where the project has no file of them."""
-    path = Path(workflow.basedir) / "claims.yaml"
-    return load_claims(path) if path.is_file() else []
 
 
 try:
@@ -63,10 +63,13 @@ try:
         check_pictures()
     if workflow.is_main_process:
         NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
-        CLAIMS = claims_of_project()
+        PAPER_CLAIMS = [path for path in [Path(workflow.basedir) / "claims.yaml"] if path.is_file()]
+        OWN_CLAIMS = [Path(workflow.basedir) / path for path in CONFIG.own_claims]
+        CLAIMS = [claim for claims in load_all(PAPER_CLAIMS, OWN_CLAIMS) for claim in claims]
         CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
-        check_packing({f"train_{name}": len(points) for name, points in POINTS.items()}, CONFIG.cluster.max_runtime)
+        points = {f"train_{name}": len(points) for name, points in POINTS.items()}
+        check_packing(points, {f"train_{name}": kind_of(name) for name in PLANS}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except (ConfigError, ClaimError) as error:
@@ -86,9 +89,10 @@ def figure_files(figure):
     return [LAYOUT.figure(CONFIG.scale, figure, suffix) for suffix in FORMATS]
 
 
-def longest_share(rule, points):
+def longest_share(name):
     """The minutes that a point may ask for where the points of one job share the longest time of the cluster."""
-    return CONFIG.cluster.max_runtime // points_of_a_job(workflow.group_settings, rule, points)
+    packed = points_of_a_job(workflow.group_settings, f"train_{name}", len(POINTS[name]), kind_of(name))
+    return CONFIG.cluster.max_runtime // packed
 
 
 def kept_up_to_date(update, *arguments):

@@ -302,11 +302,12 @@ def report(scale: str, directory: Path) -> None:
 @_scale
 @_folder
 def claims_table(scale: str, directory: Path) -> None:
-    """Print the verdict on each claim of the paper, with the numbers behind it."""
+    """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
     from reproduction.analysis.verdicts import counts, read_verdicts, table
 
     found = read_verdicts(Layout(directory).claims(scale))
-    for line in [*table(found), counts(found)]:
+    own = ["", "own claims, not counted:", *table(found.own)] if found.own else []
+    for line in [*table(found.claims), counts(found), *own]:
         click.echo(line)
 
 

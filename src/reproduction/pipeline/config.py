@@ -107,7 +107,7 @@ class Choice(_Model):
 
 
 class FigureConfig(_Model):
-    """One figure: the notebook ``notebooks/{id}.ipynb``, what it reads, and its words in the report.
+    """One figure: its notebook, what it reads, and its words in the report.
 
     Numbers in words are references: {experiment.setting}, {experiment.axis}, {experiment.seeds}, {measures.…}.
     [@key] cites paper/references.bib, [#figure] names a figure, `…` is code.
@@ -118,6 +118,7 @@ class FigureConfig(_Model):
     text: str = Field("", description="What the report says beside the figure.")
     open: list[Choice] = Field([], description="What the paper leaves open, and what was chosen.")
     experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
+    notebook: Path | None = Field(None, description="The notebook, where it is not notebooks/{id}.ipynb.")
 
 
 class Config(_Model):
@@ -130,6 +131,7 @@ class Config(_Model):
     cluster: Cluster = Field(Cluster(), description="Names and limits of a cluster, from cluster.yaml.")
     experiments: dict[Id, ExperimentConfig]
     figures: dict[Id, FigureConfig]
+    own_claims: list[Path] = Field([], description="Files of claims that are not the paper's; judged, counted nowhere.")
     _notes: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def module_of(self, experiment_id: str) -> str:
@@ -146,6 +148,10 @@ class Config(_Model):
         where = f"configuration (scale {self.scale}): experiments.{experiment_id}"
         settings: Settings = check_settings(experiment, self.experiments[experiment_id].settings, where)
         return settings
+
+    def notebook_of(self, figure_id: str) -> Path:
+        """Return the notebook that draws a figure, relative to the project."""
+        return self.figures[figure_id].notebook or Path("notebooks") / f"{figure_id}.ipynb"
 
     def note_of(self, experiment_id: str) -> str:
         """Return how the settings of an experiment's id differ from those of ``config.yaml``, the paper's, in words."""

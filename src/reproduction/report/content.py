@@ -92,11 +92,12 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "headlines": [{**row, "label": labels.get(row["figure"], "")} for row in headlines(results)],
         "figures": entries,
         "sections": _sections(words, config),
-        "claims_by_id": {claim.id: _claim(claim) for claim in claims.claims},
+        "claims_by_id": {claim.id: _claim(claim) for claim in (*claims.claims, *claims.own)},
         "elsewhere": {
             "title": words["elsewhere"],
             "claims": [claim.id for claim in claims.claims if places[claim.id] is None],
         },
+        "own": {"title": words["own"], "claims": [claim.id for claim in claims.own]},
         "choices": _choices(config, writer),
         "deviating": _deviations(words, claims, results, writer),
         "seconds": _compute(config, layout, results),
@@ -106,6 +107,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "verdicts": _verdicts(claims),
         "groups": _groups(claims, places, config, labels),
     }
+    report["groups"] += [report["own"]] if claims.own else []
     report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == NOT_SUPPORTED]
     parts = (
         "introduction",
