@@ -13,7 +13,7 @@ from reproduction.cli.jobs import job
 from reproduction.contract import Stopped, Value
 from reproduction.errors import ConfigError, UserError, nearest
 from reproduction.files import prepare_folder
-from reproduction.pipeline.config import Config, check_grid, check_settings, json_schema, load, load_experiment
+from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, canonical, data_of, points_of
 
@@ -279,11 +279,29 @@ def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory
 
 
 @cli.command("schema")
-def schema() -> None:
+@_folder
+def schema(directory: Path) -> None:
     """Print the JSON schema of the configuration."""
-    import json
+    from reproduction.cli.new import schema_text
 
-    click.echo(json.dumps(json_schema(), indent=1))
+    click.echo(schema_text(Layout(directory)), nl=False)
+
+
+@cli.command("new")
+@click.argument("name")
+@click.option(
+    "--outside", type=click.Path(file_okay=False, path_type=Path), help="Folder of the package it shall be in."
+)
+@_folder
+def new(name: str, outside: Path | None, directory: Path) -> None:
+    """Write an experiment NAME that runs, to be changed: module, test, block of config with its figure, notebook."""
+    from reproduction.cli.new import write_experiment
+
+    for path in write_experiment(name, Layout(directory), outside):
+        click.echo(path)
+    if outside is not None:
+        click.echo("put the folder that holds the package on PYTHONPATH")
+    click.echo(f"make its figure with: snakemake --cores all {name}")
 
 
 @cli.command("report")

@@ -323,10 +323,14 @@ def _is_number_from(value: float | str, minimum: float) -> bool:
         return False
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of ``config.yaml``, with every experiment's settings, for editors."""
+def json_schema(modules: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the JSON schema of ``config.yaml`` for editors, with the settings of all experiments of ours.
+
+    Args:
+        modules: further modules whose settings it shall have.
+    """
     schema = Config.model_json_schema()
-    models = {load_experiment(name).settings for name in experiment_names()}
+    models = {load_experiment(name).settings for name in {*experiment_names(), *modules}}
     for model in sorted(models, key=lambda model: model.__name__):
         settings = model.model_json_schema()
         schema["$defs"] |= settings.pop("$defs", {}) | {model.__name__: {**settings, "required": []}}
