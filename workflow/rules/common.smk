@@ -1,5 +1,6 @@
 """The configuration, the few paths, and the checks that come before any job."""
 
+import os
 import shlex
 import sys
 
@@ -25,6 +26,7 @@ from reproduction.pipeline.snakemake.command_line import (
 )
 
 LAYOUT = Layout()
+PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
@@ -49,7 +51,7 @@ def kind_of(name):
 
 
 def notebook_of(figure):
-    notebook = Path(workflow.basedir) / CONFIG.notebook_of(figure)
+    notebook = PROJECT / CONFIG.notebook_of(figure)
     if not notebook.is_file():
         raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
     return notebook
@@ -63,8 +65,8 @@ try:
         check_pictures()
     if workflow.is_main_process:
         NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
-        PAPER_CLAIMS = [path for path in [Path(workflow.basedir) / "claims.yaml"] if path.is_file()]
-        OWN_CLAIMS = [Path(workflow.basedir) / path for path in CONFIG.own_claims]
+        PAPER_CLAIMS = [path for path in [PROJECT / "claims.yaml"] if path.is_file()]
+        OWN_CLAIMS = [PROJECT / path for path in CONFIG.own_claims]
         CLAIMS = [claim for claims in load_all(PAPER_CLAIMS, OWN_CLAIMS) for claim in claims]
         CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
@@ -109,6 +111,13 @@ def fingerprint_of(module):
     if not workflow.is_main_process:
         return fingerprints.current_file(folder, module)
     return kept_up_to_date(fingerprints.update, folder, module)
+
+
+def code_of_notebook(notebook, figure):
+    """The fingerprint files of what executes a notebook, what saves its figures, and what it imports itself."""
+    own = fingerprints.imports_of_notebook(notebook, [module_path(CONFIG.module_of(name)) for name in figure.experiments])
+    modules = {"reproduction.pipeline.execute", "reproduction.report.plotting", *own}
+    return [fingerprint_of(module) for module in sorted(modules)]
 
 
 def small_file(folder, name, content):

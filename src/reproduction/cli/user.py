@@ -180,15 +180,19 @@ def import_points(files: tuple[Path, ...], directory: Path) -> None:
 
 
 @cli.command("accept")
-@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All experiments of the scale.")
 @_scale
 @_folder
-def accept(experiment_id: str, scale: str, directory: Path) -> None:
-    """Keep the results of EXPERIMENT though its code changed: you know that its numbers did not."""
+def accept(experiment_ids: tuple[str, ...], everything: bool, scale: str, directory: Path) -> None:
+    """Keep results though the code that made them changed, or is called otherwise: you know that no number did."""
     from reproduction.pipeline.transfer import accept_results
 
+    if everything == bool(experiment_ids):
+        raise ConfigError("name the experiments whose results to accept, or give --all")
     config = load(directory / "config", {"scale": scale})
-    click.echo(accept_results(config, experiment_id, Layout(directory)))
+    for line in accept_results(config, experiment_ids or tuple(config.experiments), Layout(directory)):
+        click.echo(line)
 
 
 @cli.command("trace")

@@ -81,22 +81,34 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> 
     return point
 
 
-def accept_results(config: Config, experiment_id: str, layout: Layout) -> str:
-    """Declare that the results of an experiment stand though its code changed; return a line that says so.
+def accept_results(config: Config, experiment_ids: Sequence[str], layout: Layout) -> list[str]:
+    """Declare that results stand though the code of their experiments changed; return a line for each module.
+
+    Experiments without a result are passed over.
 
     Raises:
         ConfigError: if there is no such experiment.
-        ImportRefused: if there is no result, or results of several versions of the code.
+        ImportRefused: if there is no result, or a module's results come from several versions of the code; nothing is
+            accepted then.
     """
-    if experiment_id not in config.experiments:
-        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
-    module = module_path(config.module_of(experiment_id))
-    files = [layout.point(point.name) for point in points_of(config, experiment_id)]
-    made_by = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
-    if len(made_by) != 1:
-        what = "results of several versions of the code" if made_by else "no results"
-        raise ImportRefused(f"{experiment_id} has {what} at scale {config.scale}, so there is nothing to accept")
-    older = made_by.pop()
-    folder = layout.fingerprints
+    made_by: dict[str, set[str]] = {}
+    for name in experiment_ids:
+        if name not in config.experiments:
+            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
+        files = (layout.point(point.name) for point in points_of(config, name))
+        found = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
+        made_by.setdefault(module_path(config.module_of(name)), set()).update(found)
+    older = {module: found for module, found in made_by.items() if found}
+    if not older:
+        raise ImportRefused(f"there are no results at scale {config.scale} to accept")
+    for module, found in older.items():
+        if len(found) > 1:
+            raise ImportRefused(
+                f"several versions of {module} made the results at scale {config.scale}; none is accepted"
+            )
+    return [_accepted(layout.fingerprints, module, *found) for module, found in older.items()]
+
+
+def _accepted(folder: Path, module: str, older: str) -> str:
     fingerprints.accept(folder, module, older)
-    return f"{experiment_id}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"
+    return f"{module}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"
