@@ -115,7 +115,9 @@ def fingerprint_of(module):
 
 def code_of_notebook(notebook, figure):
     """The fingerprint files of what executes a notebook, what saves its figures, and what it imports itself."""
-    own = fingerprints.imports_of_notebook(notebook, [module_path(CONFIG.module_of(name)) for name in figure.experiments])
+    own = fingerprints.imports_of_notebook(
+        notebook, [module_path(CONFIG.module_of(name)) for name in figure.experiments]
+    )
     modules = {"reproduction.pipeline.execute", "reproduction.report.plotting", *own}
     return [fingerprint_of(module) for module in sorted(modules)]
 
