@@ -43,7 +43,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/mirrorsym schema | diff -q - config/schema.json
+	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -149,8 +149,7 @@ def flop_of(point: Point, layout: Layout) -> Flop | None:
     experiment = load_experiment(point.module)
     if experiment.flop is None:
         return None
-    settings = experiment.settings.model_validate(point.settings)
-    return experiment.flop(settings, point.grid, lambda dataset: sizes_of(dataset, layout.cifar10))
+    return experiment.flop(point.settings, point.grid, lambda dataset: sizes_of(dataset, layout.cifar10))
 
 
 def read_measured(layout: Layout) -> Measured | None:
