@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from reproduction.analysis.verdicts import (
+    CONFIDENCE,
     LIMITED,
     NOT_SUPPORTED,
     SUPPORTED,
@@ -35,8 +36,6 @@ from reproduction.files import read_yaml
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)

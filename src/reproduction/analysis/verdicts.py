@@ -13,6 +13,8 @@ SUPPORTED = "supported"
 LIMITED = "supported with limits"
 NOT_SUPPORTED = "not supported"
 UNDECIDED = "not decidable at this scale"
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
 VERDICTS = (SUPPORTED, LIMITED, NOT_SUPPORTED, UNDECIDED)
 
 
@@ -46,7 +48,7 @@ class JudgedClaim(BaseModel):
     units: str = "1"
     effect: float | None = None
     interval: tuple[float, float] | None = None
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
     samples: int = 0
     controls: list[JudgedControl] = []
     verdict: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Variable
 from reproduction.training.recipe import Recipe
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 VANILLA, DCS = "vanilla", "dcs"
 MEMORY_BATCHES = (1, 128)
-THRESHOLD = 1e-6
 
 
 class DcsResnetSettings(Recipe):
@@ -128,7 +128,7 @@ def _nothing(settings: DcsResnetSettings) -> dict[str, Any]:
     }
 
 
-def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
+def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
     """Return the fraction of a network's parameters, products where they have factors, below a magnitude."""
     import torch
 
@@ -139,7 +139,7 @@ def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
     return float(sum(small for small, _ in counts)) / sum(number for _, number in counts)
 
 
-def prune(network: nn.Module, threshold: float = THRESHOLD) -> None:
+def prune(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> None:
     """Set the parameters below a magnitude to zero, both factors where they have factors."""
     import torch
 

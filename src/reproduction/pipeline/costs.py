@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reproduction.models import PENULTIMATE
 from reproduction.pipeline.config import load_experiment
 from reproduction.pipeline.points import Point
 
@@ -241,7 +242,8 @@ def result_bytes(point: Point) -> int | None:
 
 def _lengths(settings: dict[str, Any]) -> dict[str, int]:
     """The lengths of the trailing dimensions of results, as far as settings have them."""
-    found = {"neuron": 128, "neuron_2": 128, "batch_size": 2, "layer": 2, "matrix": 2, "mirror": 2, "coordinate": 2}
+    found = dict.fromkeys(("neuron", "neuron_2"), PENULTIMATE)
+    found |= dict.fromkeys(("batch_size", "layer", "matrix", "mirror", "coordinate"), 2)
     for dim, name in (("feature", "features"), ("mode", "dimension"), ("distance", "profile_points")):
         if name in settings:
             found[dim] = settings[name]

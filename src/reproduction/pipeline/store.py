@@ -20,7 +20,7 @@ STATUS = {
     "long_name": "state of the run",
     "standard_name": "status_flag",
     "units": "1",
-    "flag_values": np.array([0, 1, 2], dtype=np.int8),
+    "flag_values": np.array([FINISHED, DIVERGED, NOT_IN_SWEEP], dtype=np.int8),
     "flag_meanings": "finished diverged not_part_of_the_sweep",
 }
 
