@@ -119,6 +119,7 @@ NumberSet = Annotated[
     PlainSerializer(lambda region: region.text, return_type=str),
 ]
 Text = Annotated[str, Field(min_length=1)]
+Headline = Annotated[str, Field(description="Words for the number in the report's table of headline numbers, if any.")]
 Scale = Literal["tiny", "quick", "laptop", "paper"]
 
 
@@ -144,6 +145,7 @@ class Control(_Model):
 
     statement: Text = Field(description="What is tested, and what failing would mean.")
     statistic: Statistic
+    headline: Headline = ""
     passes: NumberSet = Field(description="The values with which the claim stands.")
     decisive: bool = Field(False, description="True where failing refutes the claim; else it limits it.")
 
@@ -160,6 +162,7 @@ class Claim(_Model):
     control_experiments: list[Text] = Field([], description="Further experiments that only controls read.")
     statistic: Statistic
     meaning: Text = Field(description="What the statistic is, in words.")
+    headline: Headline = ""
     units: str = Field("1", description="Units of the statistic, '1' where it has none.")
     supported: NumberSet = Field(description="Values of the statistic that support the claim.")
     refuted: NumberSet = Field(description="Values of the statistic that refute it.")
@@ -381,6 +384,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         statement=claim.statement,
         quote=claim.quote,
         statistic=claim.meaning,
+        headline=claim.headline,
         supports=claim.supported.text,
         refutes=claim.refuted.text,
         units=claim.units,
@@ -391,6 +395,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         controls=[
             JudgedControl(
                 statement=control.statement,
+                headline=control.headline,
                 passes=control.passes.text,
                 decisive=control.decisive,
                 effect=one.effect,

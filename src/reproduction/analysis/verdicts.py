@@ -26,6 +26,7 @@ class JudgedControl(BaseModel):
     """A control of a claim with its numbers; ``passed`` is None where its interval reaches over the edge."""
 
     statement: str
+    headline: str = ""
     passes: str = ""
     decisive: bool = False
     effect: float | None = None
@@ -43,6 +44,7 @@ class JudgedClaim(BaseModel):
     statement: str
     quote: str = ""
     statistic: str
+    headline: str = ""
     supports: str
     refutes: str
     units: str = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ STATUS = {
 
 class StoreError(UserError, ValueError):
     """A result file does not hold what it should."""
+
+
+def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return what an experiment kept fixed."""
+    found: dict[str, Any] = json.loads(dataset.attrs["settings"])
+    return found
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
