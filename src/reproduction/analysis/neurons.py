@@ -37,7 +37,7 @@ def counts(dataset: xr.Dataset, activation: str = "pre") -> xr.Dataset:
         ``homogeneous_pairs``, ``clusters``, ``constant_neurons``, ``close_pairs`` and ``test_accuracy`` (of the end
         alone) with dimensions (weight_decay, seed, when), ``when`` being ``"start"`` or ``"end"`` of the training.
     """
-    moments = []
+    moments, accuracy = [], dataset["test_accuracy"].astype(float)
     for prefix in ("initial_", ""):
         matrix = f"{prefix}correlation_{activation}"
         variables = {
@@ -45,7 +45,7 @@ def counts(dataset: xr.Dataset, activation: str = "pre") -> xr.Dataset:
             "clusters": clusters(dataset, matrix),
             "constant_neurons": constant_neurons(dataset, matrix),
             "close_pairs": close_pairs(dataset, matrix, f"{prefix}weight_distance"),
-            "test_accuracy": dataset["test_accuracy"] if not prefix else np.nan * dataset["test_accuracy"],
+            "test_accuracy": accuracy if not prefix else accuracy * np.nan,
         }
         moments.append(xr.Dataset(variables).assign(status=dataset["status"]))
     joined = xr.concat(moments, xr.Variable("when", ["start", "end"])).transpose(..., "when")

@@ -10,6 +10,7 @@ import xarray as xr
 
 from mirrorsym import measures
 from reproduction.analysis.runs import median
+from reproduction.contract import FINISHED
 from reproduction.theory import factorization
 
 SETTLED = 2
@@ -43,6 +44,20 @@ def predicted_rank(stability: xr.Dataset) -> xr.DataArray:
     positive = xr.apply_ufunc(factorization.predicted_rank, spectra, input_core_dims=[["mode"]])
     mean: xr.DataArray = positive.astype(float).mean("seed").rename("rank")
     return mean
+
+
+def exact_rank(dataset: xr.Dataset) -> xr.DataArray:
+    """Return how many singular values of the exact solution are not 0, NaN where descent did not finish."""
+    count: xr.DataArray = (dataset["predicted_singular_value"] > 0).sum("mode")
+    return count.where(dataset["status"] == FINISHED)
+
+
+def spectra_distance(dataset: xr.Dataset) -> xr.DataArray:
+    """Return how far the singular values of key and query are apart, relative to the key's."""
+    values = dataset["singular_value"]
+    key, query = (values.sel(matrix=name, drop=True) for name in ("key", "query"))
+    distance: xr.DataArray = np.sqrt(((key - query) ** 2).sum("mode") / (key**2).sum("mode"))
+    return distance
 
 
 def within_layer_gap(dataset: xr.Dataset) -> xr.DataArray:
