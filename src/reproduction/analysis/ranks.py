@@ -56,7 +56,7 @@ def spectra_distance(dataset: xr.Dataset) -> xr.DataArray:
     """Return how far the singular values of key and query are apart, relative to the key's."""
     values = dataset["singular_value"]
     key, query = (values.sel(matrix=name, drop=True) for name in ("key", "query"))
-    distance: xr.DataArray = np.sqrt(((key - query) ** 2).sum("mode") / (key**2).sum("mode"))
+    distance: xr.DataArray = (((key - query) ** 2).sum("mode") / (key**2).sum("mode")) ** 0.5
     return distance
 
 
