@@ -79,8 +79,8 @@ class CollapseMonitor:
         self,
         model: nn.Module,
         symmetries: Sequence[Symmetry] = (),
-        identical: float = 0.1,
-        near_zero: float = 1e-6,
+        identical: float = measures.IDENTICAL_DISTANCE,
+        near_zero: float = measures.ZERO_THRESHOLD,
     ) -> None:
         self.records: list[Record] = []
         self._model = model

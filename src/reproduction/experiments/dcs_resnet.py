@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.training.flop import DCS, VANILLA, training_flop
 from reproduction.training.recipe import Recipe
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from reproduction.models.resnet import ResNet18
 
 MEMORY_BATCHES = (1, 128)
-THRESHOLD = 1e-6
 
 
 class DcsResnetSettings(Recipe):
@@ -129,7 +129,7 @@ def _nothing(settings: DcsResnetSettings) -> dict[str, Any]:
     }
 
 
-def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
+def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
     """Return the fraction of a network's parameters, products where they have factors, below a magnitude."""
     import torch
 
@@ -140,7 +140,7 @@ def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
     return float(sum(small for small, _ in counts)) / sum(number for _, number in counts)
 
 
-def prune(network: nn.Module, threshold: float = THRESHOLD) -> None:
+def prune(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> None:
     """Set the parameters below a magnitude to zero, both factors where they have factors."""
     import torch
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from mirrorsym import measures
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
+from reproduction.models import PENULTIMATE
 from reproduction.training.flop import training_flop
 from reproduction.training.recipe import Recipe
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from reproduction.models.resnet import ResNet18
     from reproduction.training.loop import Pictures
 
-NEURONS = 128
 MATRIX = ("neuron", "neuron_2")
 
 
@@ -58,8 +58,8 @@ def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) 
     coords: dict[str, Any] = {
         "weight_decay": np.array(grid["weight_decay"], float),
         "seed": [seed],
-        "neuron": np.arange(NEURONS),
-        "neuron_2": np.arange(NEURONS),
+        "neuron": np.arange(PENULTIMATE),
+        "neuron_2": np.arange(PENULTIMATE),
         "epoch": np.arange(settings.epochs + 1),
     }
     variables: dict[str, Any] = {
@@ -104,7 +104,7 @@ def _train(
 
 
 def _shape(settings: HomogeneitySettings, name: str) -> tuple[int, ...]:
-    lengths = {"neuron": NEURONS, "neuron_2": NEURONS, "epoch": settings.epochs + 1}
+    lengths = {"neuron": PENULTIMATE, "neuron_2": PENULTIMATE, "epoch": settings.epochs + 1}
     return tuple(lengths[dim] for dim in EXPERIMENT.variables[name].dims)
 
 
