@@ -16,8 +16,9 @@ from reproduction.contract import Flop
 from reproduction.files import FileError
 from reproduction.pipeline import costs, measured, steps
 from reproduction.pipeline.config import Config, load, load_experiment
+from reproduction.pipeline.elsewhere import Measured, flop_of, read_measured, write_measured
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import Measured, flop_of, group_of
+from reproduction.pipeline.measured import group_of
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.steps import Size, Speed, Steps, measure_steps, published_peak, read_steps, write_steps
 from reproduction.report.closing import closing_lines
@@ -226,7 +227,7 @@ def test_a_plan_foretells_what_jobs_with_the_same_settings_took_elsewhere(tmp_pa
     there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
     config = at("quick")
     spent = run_all(config, there)
-    _, path = measured.write_measured(config, there)
+    _, path = write_measured(config, there)
     here.config.mkdir(parents=True)
     path.rename(here.measured)
     plan = costs.forecast(config, here)
@@ -315,7 +316,7 @@ def test_simulations_with_other_settings_are_scaled_by_their_flops(tmp_path: Pat
     there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
     for point in points_of(at("quick"), "attention"):
         finish(point, there, 1e-10 * counted(point).steps * point.grid["layers"][0])
-    found, path = measured.write_measured(at("quick"), there)
+    found, path = write_measured(at("quick"), there)
     assert found.seconds_per_flop == pytest.approx({"attention/[1] layers": 1e-10, "attention/[2] layers": 2e-10})
     here.config.mkdir(parents=True)
     path.rename(here.measured)
@@ -386,14 +387,14 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, kind: str) -> None:
 
 def test_nothing_is_kept_where_nothing_has_run(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no job of the scale quick has run here"):
-        measured.write_measured(at("quick"), Layout(tmp_path))
+        write_measured(at("quick"), Layout(tmp_path))
     finish(points_of(at("quick"), "homogeneity")[0], Layout(tmp_path), 5.0, device="NVIDIA H100 80GB HBM3")
     with pytest.raises(FileError, match="on a CPU"):
-        measured.write_measured(at("quick"), Layout(tmp_path))
+        write_measured(at("quick"), Layout(tmp_path))
 
 
 def test_what_came_with_the_project_names_its_experiments_and_its_processor() -> None:
-    found = measured.read_measured(Layout(CONFIG.parent))
+    found = read_measured(Layout(CONFIG.parent))
     assert found is not None
     assert found.processor.startswith("CPU ")
     assert found.steps is not None

@@ -261,7 +261,7 @@ def steps(device: str, directory: Path) -> None:
 @_folder
 def measured(scale: str, directory: Path) -> None:
     """Keep what the jobs of a scale took that have run here in config/measured.json, for plans before a first run."""
-    from reproduction.pipeline.measured import write_measured
+    from reproduction.pipeline.elsewhere import write_measured
 
     found, path = write_measured(load(directory / "config", {"scale": scale}), Layout(directory))
     click.echo(f"{found.processor}, {found.date}: what {len(found.storage)} kinds of jobs took is written to {path}")

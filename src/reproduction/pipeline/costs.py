@@ -23,8 +23,9 @@ from tabulate import tabulate
 from reproduction.contract import Flop
 from reproduction.pipeline import measured
 from reproduction.pipeline.config import Config, load_experiment
+from reproduction.pipeline.elsewhere import Measured, flop_of, read_measured
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import COLLECT, FIGURES, Measured, flop_of, look_up
+from reproduction.pipeline.measured import COLLECT, FIGURES, look_up
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.steps import PEAKS, Steps, read_steps
 
@@ -125,7 +126,7 @@ def forecast(config: Config, layout: Layout, device: str | None = None) -> Forec
         ConfigError: if the sweep of an experiment is not valid.
         FileError: if a file of what was measured is damaged.
     """
-    kept = measured.read_measured(layout)
+    kept = read_measured(layout)
     steps, sources = {}, {}
     for name in DEVICES:
         path, found = layout.steps(name), read_steps(layout, name)
