@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reproduction.cli import jobs
 from reproduction.pipeline import fingerprints, transfer
 from reproduction.pipeline.config import experiment_names
 from reproduction.pipeline.layout import Layout
@@ -206,6 +209,13 @@ WORKERS = {
 def test_each_rule_depends_on_what_does_its_work(file: str, stale: set[str]) -> None:
     module = file.removesuffix(".py").replace("/", ".")
     assert {rule for rule, worker in WORKERS.items() if module in fingerprints._reached(worker)} == stale
+
+
+@pytest.mark.parametrize("rule", ["collect", "claims", "paper"])
+def test_a_rule_names_the_module_that_its_job_calls(rule: str) -> None:
+    (module,) = re.findall(r'fingerprint_of\("(.*)"\)', (ROOT / "workflow" / "rules" / f"{rule}.smk").read_text())
+    assert module == WORKERS[rule]
+    assert f"from {module} import" in inspect.getsource(jobs.job.commands[rule].callback)
 
 
 @pytest.mark.parametrize("module", experiment_names())
