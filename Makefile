@@ -28,7 +28,6 @@ test: $(INSTALLED) lint  ## lint and run all tests
 # The cluster's tests mostly wait, so the machine's run beside them; the forecast measures, so it runs alone.
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, its faults, the forecast
 	$(MAKE) -j 2 --output-sync=target test-slurm test-faults
-	$(BIN)/python -m pytest tests/forecast
 
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster
@@ -41,9 +40,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/mirrorsym schema | diff -q - config/schema.json
+	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

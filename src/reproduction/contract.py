@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from reproduction.data.images import Images
+    from reproduction.data.sizes import Sizes
 
 Value = float | str
 Grid = Mapping[str, Sequence[Value]]
@@ -27,6 +28,9 @@ class Settings(BaseModel):
     """What an experiment keeps fixed in a sweep. Each experiment subclasses it, with a description for each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,24 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Flop:
+    """The floating-point operations of a job; two for each multiplication with its addition.
+
+    Args:
+        kind: jobs of one kind compute in the same way, and take about the same time for each operation.
+        steps: of all training steps, or of a whole simulation.
+        tests: of a training's tests before, between and after its epochs.
+        step: of one training step, whose size decides how fast a device is; 0 for a simulation.
+    """
+
+    kind: str
+    steps: float
+    tests: float = 0.0
+    step: float = 0.0
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[S]):
     """An experiment, as the module that defines it exports it under the name ``EXPERIMENT``.
 
     Args:
@@ -139,13 +160,16 @@ class Experiment:
         run: (settings, grid, seed, context) to a Dataset with every axis, ``seed`` (length 1) and the trailing
             dimensions of each variable, in the contract's order, with their coordinates. Attributes are added later.
         training: True where a point is a training, which has checkpoints and may use a GPU.
+        flop: (settings, grid, sizes) to the FLOPs of a job, where the module counts them; ``sizes`` gives the sizes of
+            a data set by its name. They foretell the time of a job whose like has not run.
     """
 
     name: str
     title: str
-    settings: type[Settings]
+    settings: type[S]
     axes: tuple[Axis, ...]
     variables: Mapping[str, Variable]
-    run: Callable[[Any, Grid, int, Context], xr.Dataset]
+    run: Callable[[S, Grid, int, Context], xr.Dataset]
     coords: Mapping[str, str]
     training: bool = False
+    flop: Callable[[S, Grid, Callable[[str], Sizes]], Flop] | None = None

@@ -13,9 +13,9 @@ from reproduction.cli.jobs import job
 from reproduction.contract import Stopped, Value
 from reproduction.errors import ConfigError, UserError, nearest
 from reproduction.files import prepare_folder
-from reproduction.pipeline.config import Config, check_grid, check_settings, json_schema, load, load_experiment
+from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.points import Point, canonical, points_of
+from reproduction.pipeline.points import Point, canonical, data_of, points_of
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 
@@ -115,15 +115,14 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
             raise ConfigError(f"--set {name}: no such axis or setting{nearest(name, ['seed', *axes, *fields])}")
     where = f"--set for {experiment_id}"
     changed = {name: _parse(text) for name, text in given.items() if name in fields}
-    settings: Any = check_settings(experiment, {**entry.settings, **changed}, where).model_dump(mode="json")
+    settings = check_settings(experiment, {**entry.settings, **changed}, where)
     grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
     check_grid(experiment, grid, where)
     seed = given.get("seed", "0")
     if not (seed.isdecimal() and int(seed) < 2**32):
         raise ConfigError(f"--set seed={seed}: a seed is an integer from 0 to 2**32 - 1")
-    data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
     values = {name: canonical(axes[name], grid[name]) for name in axes}
-    return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
+    return Point(experiment_id, config.module_of(experiment_id), settings, data_of(config, settings), values, int(seed))
 
 
 def _split(assignment: str) -> tuple[str, str]:
@@ -231,30 +230,41 @@ def results(scale: str, directory: Path) -> None:
 @_scale
 @_folder
 def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
-    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from what was measured."""
     import json
 
-    from reproduction.pipeline.planning import forecast, table
+    from reproduction.pipeline.costs import forecast, table
 
-    found = forecast(load(directory / "config", {"scale": scale}), directory, device)
+    found = forecast(load(directory / "config", {"scale": scale}), Layout(directory), device)
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
         click.echo(line)
 
 
-@cli.command("calibrate")
+@cli.command("steps")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
 @_folder
-def calibrate(device: str, minutes: float, directory: Path) -> None:
-    """Measure this machine's rates for `mirrorsym plan`, from shortened jobs."""
-    from reproduction.pipeline import calibration
+def steps(device: str, directory: Path) -> None:
+    """Time steps of the trainings on this machine, for `mirrorsym plan`: their speed and its share of the peak."""
     from reproduction.pipeline.devices import gpu_count
+    from reproduction.pipeline.steps import measure_steps, write_steps
 
     if device == "cuda" and not gpu_count():
         raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
-    device = ("cuda" if gpu_count() else "cpu") if device == "auto" else device
-    rates, path = calibration.calibrate(directory, device, minutes, click.echo)
-    click.echo(f"{rates.name}: rates written to {path}")
+    found = measure_steps(("cuda" if gpu_count() else "cpu") if device == "auto" else device)
+    for line in found.lines():
+        click.echo(line)
+    click.echo(f"{found.name}: written to {write_steps(found, Layout(directory))}")
+
+
+@cli.command("measured")
+@_scale
+@_folder
+def measured(scale: str, directory: Path) -> None:
+    """Keep what the jobs of a scale took that have run here in config/measured.json, for plans before a first run."""
+    from reproduction.pipeline.measured import write_measured
+
+    found, path = write_measured(load(directory / "config", {"scale": scale}), Layout(directory))
+    click.echo(f"{found.processor}, {found.date}: what {len(found.storage)} kinds of jobs took is written to {path}")
 
 
 @cli.command("status")
@@ -284,11 +294,29 @@ def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory
 
 
 @cli.command("schema")
-def schema() -> None:
+@_folder
+def schema(directory: Path) -> None:
     """Print the JSON schema of the configuration."""
-    import json
+    from reproduction.cli.new import schema_text
 
-    click.echo(json.dumps(json_schema(), indent=1))
+    click.echo(schema_text(Layout(directory)), nl=False)
+
+
+@cli.command("new")
+@click.argument("name")
+@click.option(
+    "--outside", type=click.Path(file_okay=False, path_type=Path), help="Folder of the package it shall be in."
+)
+@_folder
+def new(name: str, outside: Path | None, directory: Path) -> None:
+    """Write an experiment NAME that runs, to be changed: module, test, block of config with its figure, notebook."""
+    from reproduction.cli.new import write_experiment
+
+    for path in write_experiment(name, Layout(directory), outside):
+        click.echo(path)
+    if outside is not None:
+        click.echo("put the folder that holds the package on PYTHONPATH")
+    click.echo(f"make its figure with: snakemake --cores all {name}")
 
 
 @cli.command("report")
@@ -307,11 +335,12 @@ def report(scale: str, directory: Path) -> None:
 @_scale
 @_folder
 def claims_table(scale: str, directory: Path) -> None:
-    """Print the verdict on each claim of the paper, with the numbers behind it."""
+    """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
     from reproduction.analysis.verdicts import counts, read_verdicts, table
 
     found = read_verdicts(Layout(directory).claims(scale))
-    for line in [*table(found), counts(found)]:
+    own = ["", "own claims, not counted:", *table(found.own)] if found.own else []
+    for line in [*table(found.claims), counts(found), *own]:
         click.echo(line)
 
 

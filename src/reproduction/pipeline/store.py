@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,19 @@ STATUS = {
     "long_name": "state of the run",
     "standard_name": "status_flag",
     "units": "1",
-    "flag_values": np.array([0, 1, 2], dtype=np.int8),
+    "flag_values": np.array([FINISHED, DIVERGED, NOT_IN_SWEEP], dtype=np.int8),
     "flag_meanings": "finished diverged not_part_of_the_sweep",
 }
 
 
 class StoreError(UserError, ValueError):
     """A result file does not hold what it should."""
+
+
+def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return what an experiment kept fixed."""
+    found: dict[str, Any] = json.loads(dataset.attrs["settings"])
+    return found
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
@@ -62,7 +69,7 @@ def read(path: Path) -> xr.Dataset:
         raise StoreError(f"{path} is not a readable netCDF file ({error}); make it again") from None
 
 
-def describe(dataset: xr.Dataset, experiment: Experiment, attributes: Mapping[str, Any]) -> xr.Dataset:
+def describe(dataset: xr.Dataset, experiment: Experiment[Any], attributes: Mapping[str, Any]) -> xr.Dataset:
     """Return the dataset with the contract's units, long names and attributes.
 
     Raises:
@@ -81,7 +88,7 @@ def describe(dataset: xr.Dataset, experiment: Experiment, attributes: Mapping[st
     return described
 
 
-def check(dataset: xr.Dataset, experiment: Experiment) -> None:
+def check(dataset: xr.Dataset, experiment: Experiment[Any]) -> None:
     """Check that a dataset holds exactly the experiment's variables, over the contract's dimensions in their order.
 
     Raises:
@@ -106,7 +113,7 @@ def check(dataset: xr.Dataset, experiment: Experiment) -> None:
         raise StoreError(f"{experiment.name}: dimension {missing[0]!r} has no coordinate")
 
 
-def collect(datasets: Sequence[xr.Dataset], experiment: Experiment) -> xr.Dataset:
+def collect(datasets: Sequence[xr.Dataset], experiment: Experiment[Any]) -> xr.Dataset:
     """Put the points of a sweep into one dataset; cells that no point holds are NaN with status 2.
 
     Args:
@@ -141,7 +148,7 @@ def collect(datasets: Sequence[xr.Dataset], experiment: Experiment) -> xr.Datase
     return xr.Dataset(variables, coords)
 
 
-def _union(datasets: Sequence[xr.Dataset], experiment: Experiment, name: str) -> list[Any]:
+def _union(datasets: Sequence[xr.Dataset], experiment: Experiment[Any], name: str) -> list[Any]:
     found = {value for dataset in datasets for value in dataset[name].values.tolist()}
     choices = next((axis.choices for axis in experiment.axes if axis.name == name), None)
     return sorted(found) if choices is None else [choice for choice in choices if choice in found]

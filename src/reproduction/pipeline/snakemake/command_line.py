@@ -36,19 +36,25 @@ def check_targets(known: Sequence[str]) -> None:
             raise ConfigError(f"there is no figure or rule {target!r}{nearest(target, known)}")
 
 
-def runs_here() -> bool:
-    """Return whether the command line runs the jobs on this machine; with a profile or an executor it may not."""
+def runs_elsewhere() -> bool:
+    """Return whether the jobs may run on other machines: where a profile or an executor is given."""
     given = _arguments()
-    return not (given.dryrun or given.executor or given.profile or given.workflow_profile)
+    return bool(given.executor or given.profile or given.workflow_profile)
 
 
-def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
+def runs_here() -> bool:
+    """Return whether the command runs jobs, and on this machine."""
+    return not (_arguments().dryrun or runs_elsewhere())
+
+
+def check_packing(points: Mapping[str, int], kinds: Mapping[str, str], max_runtime: int) -> None:
     """Refuse a profile that packs more points into a job than the job may ask minutes for, one for each at least.
 
     Snakemake knows the groups of its profiles after the Snakefile is read; an error would then be one of a rule's.
 
     Args:
         points: how many points each rule has.
+        kinds: the group of each rule where a profile does not name it.
         max_runtime: minutes, the longest that one job may ask for.
 
     Raises:
@@ -58,7 +64,7 @@ def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
         given = parse_args(sys.argv[1:])[1]
     groups = GroupSettings(overwrite_groups=given.groups, group_components=given.group_components)
     for rule, count in points.items():
-        together = points_of_a_job(groups, rule, count)
+        together = points_of_a_job(groups, rule, count, kinds[rule])
         if together > max_runtime:
             what = f"{together} points of {rule} go as one job, which asks for a minute for each of them"
             limit = f"cluster.max_runtime is {max_runtime}"

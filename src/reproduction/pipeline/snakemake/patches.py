@@ -15,10 +15,20 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.settings import CommonSettings
 
 
-def points_of_a_job(groups: GroupSettings | None, rule: str, points: int) -> int:
-    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``."""
-    group = groups and groups.overwrite_groups.get(rule)
-    return min(points, groups.group_components.get(group, 1)) if groups and group else 1
+def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: str = "") -> int:
+    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``.
+
+    Args:
+        groups: of the profile, None where there is none.
+        rule: the rule's name.
+        points: how many it has.
+        kind: the group of a rule that the profile does not name; the points of such rules go together.
+    """
+    if groups is None:
+        return 1
+    named = groups.overwrite_groups.get(rule)
+    packed: int = groups.group_components.get(named or kind, 1)
+    return min(points, packed) if named else packed
 
 
 def log_group_error(group: GroupJob, msg: str | None = None, aux_logs: list[str] | None = None, **more: Any) -> None:
