@@ -191,7 +191,7 @@ WORKERS = {
     ("file", "stale"),
     [
         ("reproduction/kernels/sparsity.py", {"sparsity"}),
-        ("reproduction/models/resnet.py", {"homogeneity"}),
+        ("reproduction/experiments/homogeneity.py", {"homogeneity"}),
         ("reproduction/experiments/sparsity_batch.py", set()),
         ("reproduction/pipeline/collect.py", {"collect"}),
         ("reproduction/pipeline/store.py", {"collect", "notebooks", "claims", "paper"}),
@@ -337,8 +337,8 @@ def test_results_made_under_a_former_name_keep_their_input(
     [
         ({"a": ["old"], "b": ["old", "old"], "c": []}, "abc", {"m": "old", "n": "old"}),
         ({"a": ["old"], "b": ["older"], "c": ["older"]}, "ab", {"m": "old", "n": "older"}),
-        ({"a": ["old"], "b": ["older"], "c": ["old"]}, "abc", "several versions of reproduction.experiments.n"),
-        ({"a": ["old"], "b": ["old", "older"], "c": []}, "abc", "several versions of reproduction.experiments.n"),
+        ({"a": ["old"], "b": ["older"], "c": ["old"]}, "abc", "several versions of n "),
+        ({"a": ["old"], "b": ["old", "older"], "c": []}, "abc", "several versions of n "),
         ({"a": [], "b": [], "c": []}, "abc", "no results"),
         ({"a": ["old"], "b": [], "c": []}, "ad", "'d'"),
     ],
