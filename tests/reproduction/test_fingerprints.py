@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reproduction.cli import jobs
 from reproduction.pipeline import fingerprints, transfer
 from reproduction.pipeline.config import experiment_names
 from reproduction.pipeline.layout import Layout
@@ -188,7 +191,7 @@ WORKERS = {
     ("file", "stale"),
     [
         ("reproduction/kernels/sparsity.py", {"sparsity"}),
-        ("reproduction/models/resnet.py", {"homogeneity"}),
+        ("reproduction/experiments/homogeneity.py", {"homogeneity"}),
         ("reproduction/experiments/sparsity_batch.py", set()),
         ("reproduction/pipeline/collect.py", {"collect"}),
         ("reproduction/pipeline/store.py", {"collect", "notebooks", "claims", "paper"}),
@@ -206,6 +209,13 @@ WORKERS = {
 def test_each_rule_depends_on_what_does_its_work(file: str, stale: set[str]) -> None:
     module = file.removesuffix(".py").replace("/", ".")
     assert {rule for rule, worker in WORKERS.items() if module in fingerprints._reached(worker)} == stale
+
+
+@pytest.mark.parametrize("rule", ["collect", "claims", "paper"])
+def test_a_rule_names_the_module_that_its_job_calls(rule: str) -> None:
+    (module,) = re.findall(r'fingerprint_of\("(.*)"\)', (ROOT / "workflow" / "rules" / f"{rule}.smk").read_text())
+    assert module == WORKERS[rule]
+    assert f"from {module} import" in inspect.getsource(jobs.job.commands[rule].callback)
 
 
 @pytest.mark.parametrize("module", experiment_names())
@@ -327,8 +337,8 @@ def test_results_made_under_a_former_name_keep_their_input(
     [
         ({"a": ["old"], "b": ["old", "old"], "c": []}, "abc", {"m": "old", "n": "old"}),
         ({"a": ["old"], "b": ["older"], "c": ["older"]}, "ab", {"m": "old", "n": "older"}),
-        ({"a": ["old"], "b": ["older"], "c": ["old"]}, "abc", "several versions of reproduction.experiments.n"),
-        ({"a": ["old"], "b": ["old", "older"], "c": []}, "abc", "several versions of reproduction.experiments.n"),
+        ({"a": ["old"], "b": ["older"], "c": ["old"]}, "abc", "several versions of n "),
+        ({"a": ["old"], "b": ["old", "older"], "c": []}, "abc", "several versions of n "),
         ({"a": [], "b": [], "c": []}, "abc", "no results"),
         ({"a": ["old"], "b": [], "c": []}, "ad", "'d'"),
     ],
