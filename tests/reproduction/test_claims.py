@@ -277,6 +277,17 @@ def test_the_file_that_others_read(tmp_path: Path) -> None:
     assert verdicts.counts(again).startswith("supported: 1")
 
 
+def test_the_words_of_headline_numbers_go_with_their_numbers() -> None:
+    marked = [{**control, "headline": f"Control {number}"} for number, control in enumerate(CLAIM["controls"])]
+    results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
+    subjects = [claim(headline="Height", controls=marked), claim()]
+    first, second = claims.compute(subjects, results, "quick").claims
+    assert first.headline == "Height"
+    assert [one.headline for one in first.controls] == ["Control 0", "Control 1"]
+    assert {second.headline, *(one.headline for one in second.controls)} == {""}
+    assert first.model_copy(update={"headline": "", "controls": second.controls}) == second
+
+
 def test_settings_that_a_claim_requires() -> None:
     subject = claim(requires={"made_up": {"steps": 100}})
     for steps, verdict in ((100, SUPPORTED), (10, UNDECIDED)):

@@ -415,30 +415,18 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
     measured = _measure(claim.statistic, results)
     controls = [_measure(control.statistic, results) for control in claim.controls]
     found = judge(claim, measured, controls, scale, _obstacle(claim, results))
+    said = {"id", "place", "kind", "statement", "quote", "headline", "units", "change_our_mind", "amended"}
     return JudgedClaim(
-        id=claim.id,
-        place=claim.place,
-        kind=claim.kind,
-        statement=claim.statement,
-        quote=claim.quote,
+        **claim.model_dump(include=said),
+        **_numbers(measured),
         statistic=claim.meaning,
-        headline=claim.headline,
         supports=claim.supported.text,
         refutes=claim.refuted.text,
-        units=claim.units,
-        effect=measured.effect,
-        interval=measured.interval,
         confidence=CONFIDENCE,
-        samples=measured.samples,
         controls=[
             JudgedControl(
-                statement=control.statement,
-                headline=control.headline,
-                passes=control.passes.text,
-                decisive=control.decisive,
-                effect=one.effect,
-                interval=one.interval,
-                samples=one.samples,
+                **control.model_dump(include={"statement", "headline", "passes", "decisive"}),
+                **_numbers(one),
                 passed=outcome(one, control.passes),
             )
             for control, one in zip(claim.controls, controls, strict=True)
@@ -446,10 +434,12 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         verdict=found.verdict,
         reason=found.reason,
         decided_at=None if found.verdict == UNDECIDED else scale,
-        change_our_mind=claim.change_our_mind,
         experiments=claim.all_experiments,
-        amended=claim.amended,
     )
+
+
+def _numbers(measured: Measured) -> dict[str, Any]:
+    return {"effect": measured.effect, "interval": measured.interval, "samples": measured.samples}
 
 
 def _measure(statistic: Statistic, results: Mapping[str, xr.Dataset]) -> Measured:
