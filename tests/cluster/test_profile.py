@@ -1,8 +1,7 @@
-"""The slurm profile on a real SLURM: the whole paper at scale tiny, what its jobs ask for, arrays, refusals."""
+"""The slurm profile on a real SLURM: the whole paper at scale tiny, what its jobs ask for, refusals."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import xarray as xr
 import yaml
 from project import ROOT, SMALL, Project
-from runs import OFTEN, PROFILE, TRAINING, Run, make_cluster_project, until
+from runs import PROFILE, TRAINING, Run, make_cluster_project
 from slurm import jobs
 
 from reproduction.pipeline.config import load
@@ -20,32 +19,6 @@ from reproduction.pipeline.run import run_point
 
 GPU = {name: {"resources": {"gpu": 1, "mem_mb": 1800, "runtime": 7}} for name in ("homogeneity", "dcs_resnet")}
 TINY = {"scale": "tiny", "experiments": GPU, "cluster": {"account": "other", "max_runtime": 60}}
-TASKS = 101
-"""One more than the jobs that Snakemake starts in a second by default."""
-LIMIT = 10
-"""Tasks of an array, fewer than the profile's. The last of each fails once, and says nothing of the others."""
-ARRAY = """
-from reproduction.pipeline.snakemake.patches import mend_slurm
-
-mend_slurm()
-
-
-rule all:
-    input:
-        expand("{number}.txt", number=range(TASKS)),
-
-
-rule train:
-    output:
-        "{number}.txt",
-    log:
-        "{number}.log",
-    resources:
-        mem_mb=600,
-        runtime=5,
-    shell:
-        "[ $SLURM_ARRAY_TASK_ID != LIMIT ] && echo {wildcards.number} > {output} 2> {log}"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -94,25 +67,6 @@ def test_jobs_asked_for_what_they_need(paper: Project) -> None:
         share = config.cluster.max_runtime // (points // len(mine))
         assert minutes == min(entry.resources.runtime, share) * points, name
     assert not any("collect" in job["Comment"] or "cifar10" in job["Comment"] for job in asked)
-
-
-@pytest.mark.timeout(1800)
-def test_an_array_of_more_jobs_than_the_defaults_admit(slurm: object, tmp_path: Path) -> None:
-    """All are submitted; when the first array is over, its failed task is submitted again, and no other."""
-    project = Project(tmp_path)
-    (tmp_path / "Snakefile").write_text(ARRAY.replace("TASKS", str(TASKS)).replace("LIMIT", str(LIMIT)) + OFTEN)
-    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
-    fast = ("--slurm-init-seconds-before-status-checks", "3", "--slurm-array-limit", str(LIMIT))
-    run = Run(project, "--profile", "profiles/slurm-array", *fast)
-    until("a retry", lambda: "Trying to restart" in run.text(), 1200)
-    run.send(signal.SIGINT)
-    run.wait(200)
-    kept = {path.stem: path.read_text().strip() for path in tmp_path.glob("*.txt") if path.stem.isdecimal()}
-    assert len(kept) >= LIMIT - 1
-    assert all(number == text for number, text in kept.items())
-    assert run.text().count("Error in rule train") == 1
-    arrays = {job["JobID"].partition("_")[0] for job in jobs() if "_" in job["JobID"]}
-    assert len(arrays) == -(-TASKS // LIMIT)
 
 
 @pytest.mark.timeout(1800)
