@@ -4,7 +4,7 @@ if CLAIMS:
 
     rule claims:
         input:
-            claims=Path(workflow.basedir) / "claims.yaml",
+            claims=PROJECT / "claims.yaml",
             results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
             code=fingerprint_of("reproduction.analysis.claims"),
         output:

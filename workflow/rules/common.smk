@@ -1,5 +1,6 @@
 """The configuration, the few paths, and the checks that come before any job."""
 
+import os
 import shlex
 import sys
 
@@ -26,6 +27,7 @@ from reproduction.pipeline.snakemake.messages import shorten_messages
 from reproduction.pipeline.snakemake.patches import keep_signature
 
 LAYOUT = Layout()
+PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
@@ -44,7 +46,7 @@ def check_pictures():
 
 
 def notebook_of(figure):
-    notebook = Path(workflow.basedir) / "notebooks" / f"{figure}.ipynb"
+    notebook = PROJECT / "notebooks" / f"{figure}.ipynb"
     if not notebook.is_file():
         raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
     return notebook
@@ -52,7 +54,7 @@ def notebook_of(figure):
 
 def claims_of_project():
     """The claims, none where the project has no file of them."""
-    path = Path(workflow.basedir) / "claims.yaml"
+    path = PROJECT / "claims.yaml"
     return load_claims(path) if path.is_file() else []
 
 
