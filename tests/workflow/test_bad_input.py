@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from project import Project
+from project import Project, make_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return one copy of the project for all tests here: each asks that it is left as it was."""
+    return make_project(tmp_path_factory.mktemp("refused") / "project")
 
 
 def refused(project: Project, command: str, *arguments: str, **environment: str) -> list[str]:
@@ -89,16 +95,16 @@ def test_an_unwritable_place_is_one_sentence(project: Project) -> None:
     assert str(out) in said[0]
 
 
-def test_two_runs_in_one_folder_do_not_write_beside_each_other(project: Project) -> None:
+def test_two_runs_in_one_folder_do_not_write_beside_each_other(fresh: Project) -> None:
     import fcntl
 
-    results = project.folder / "results"
+    results = fresh.folder / "results"
     results.mkdir(exist_ok=True)
     with open(results / ".lock", "w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = project.snakemake(check=False)
+        done = fresh.snakemake(check=False)
     assert done.returncode != 0
     assert "mirrorsym: another run (process 4711) is going on in this folder" in done.stderr
     assert not list(results.rglob("*.nc"))
