@@ -11,7 +11,7 @@ from project import Project, make_project
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Project:
     """Return a copy of the project in which nothing has run."""
     return make_project(tmp_path / "project")
 

@@ -95,16 +95,16 @@ def test_an_unwritable_place_is_one_sentence(project: Project) -> None:
     assert str(out) in said[0]
 
 
-def test_two_runs_in_one_folder_do_not_write_beside_each_other(fresh: Project) -> None:
+def test_two_runs_in_one_folder_do_not_write_beside_each_other(project: Project) -> None:
     import fcntl
 
-    results = fresh.folder / "results"
+    results = project.folder / "results"
     results.mkdir(exist_ok=True)
     with open(results / ".lock", "w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = fresh.snakemake(check=False)
+        done = project.snakemake(check=False)
     assert done.returncode != 0
     assert "mirrorsym: another run (process 4711) is going on in this folder" in done.stderr
     assert not list(results.rglob("*.nc"))

@@ -58,7 +58,7 @@ def environment(path: Path, checksum: str | None = None) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["missing", "checksum", "truncated", "escaping", "calling"])
-def test_a_bad_archive_is_one_sentence_and_leaves_nothing(fresh: Project, tmp_path: Path, kind: str) -> None:
+def test_a_bad_archive_is_one_sentence_and_leaves_nothing(project: Project, tmp_path: Path, kind: str) -> None:
     path, trap = tmp_path / "archive.tar.gz", tmp_path / "trap"
     contents = batches()
     if kind == "calling":
@@ -68,7 +68,7 @@ def test_a_bad_archive_is_one_sentence_and_leaves_nothing(fresh: Project, tmp_pa
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:-5000])
     checksum = f"sha256:{'1' * 64}" if kind == "checksum" else None
-    done = fresh.snakemake("cifar10", check=False, **environment(path, checksum))
+    done = project.snakemake("cifar10", check=False, **environment(path, checksum))
     said = [line for line in done.stderr.splitlines() if line.startswith("mirrorsym: ")]
     assert done.returncode != 0
     assert len(said) <= 2  # as it happens, and once more as the reason why the run ended
@@ -76,10 +76,10 @@ def test_a_bad_archive_is_one_sentence_and_leaves_nothing(fresh: Project, tmp_pa
     assert str(path) in said[-1]
     assert "Traceback" not in done.stderr
     assert not trap.exists()
-    assert not (fresh.folder / "data").exists() or not list((fresh.folder / "data").iterdir())
+    assert not (project.folder / "data").exists() or not list((project.folder / "data").iterdir())
 
 
-def test_a_training_reads_the_archive_and_says_where_its_pictures_come_from(fresh: Project, tmp_path: Path) -> None:
+def test_a_training_reads_the_archive_and_says_where_its_pictures_come_from(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "archive.tar.gz"
     write_archive(path, batches())
     training = {
@@ -87,16 +87,16 @@ def test_a_training_reads_the_archive_and_says_where_its_pictures_come_from(fres
         "seeds": 1,
         "sweep": [{"weight_decay": [0.001]}],
     }
-    fresh.configure({"experiments": {"homogeneity": training}, "figures": {}})
-    fresh.snakemake(**environment(path))
-    result = fresh.result("homogeneity")
+    project.configure({"experiments": {"homogeneity": training}, "figures": {}})
+    project.snakemake(**environment(path))
+    result = project.result("homogeneity")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert digest in result.attrs["data_source"]
     assert result.status.item() == 0
     assert 0 <= result.test_accuracy.item() <= 1
-    other = fresh.snakemake("-n", check=False)  # the configured archive is another one
+    other = project.snakemake("-n", check=False)  # the configured archive is another one
     assert other.returncode != 0
     assert "data/cifar10.nc comes from the archive" in other.stderr
     grown = {**training, "seeds": 2}
-    fresh.configure({"experiments": {"homogeneity": grown}, "figures": {}})
-    assert "train_homogeneity          1" in fresh.snakemake("-n", **environment(path)).stdout
+    project.configure({"experiments": {"homogeneity": grown}, "figures": {}})
+    assert "train_homogeneity          1" in project.snakemake("-n", **environment(path)).stdout

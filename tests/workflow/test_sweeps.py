@@ -35,8 +35,8 @@ def project(finished: Project, tmp_path: Path) -> Project:
     return finished.copy(tmp_path / "project")
 
 
-def test_the_first_run_makes_the_result_and_the_second_does_nothing(fresh: Project, finished: Project) -> None:
-    assert fresh.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+def test_the_first_run_makes_the_result_and_the_second_does_nothing(finished: Project, tmp_path: Path) -> None:
+    assert make_project(tmp_path / "fresh").planned() == {"train_sparsity": 2, "collect_sparsity": 1}
     result = finished.result("sparsity")
     assert result.sizes["seed"] == 2
     assert result.learning_rate.values.tolist() == [0.001, 0.008]
