@@ -45,7 +45,7 @@ lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-	$(BIN)/mirrorsym schema | diff -q - config/schema.json
+	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
 format: $(INSTALLED)  ## mend style, strip notebooks
 	$(BIN)/ruff check --fix .

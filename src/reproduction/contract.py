@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,9 @@ class Settings(BaseModel):
     """What an experiment keeps fixed in a sweep. Each experiment subclasses it, with a description for each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Generic[S]):
     """An experiment, as the module that defines it exports it under the name ``EXPERIMENT``.
 
     Args:
@@ -143,9 +146,9 @@ class Experiment:
 
     name: str
     title: str
-    settings: type[Settings]
+    settings: type[S]
     axes: tuple[Axis, ...]
     variables: Mapping[str, Variable]
-    run: Callable[[Any, Grid, int, Context], xr.Dataset]
+    run: Callable[[S, Grid, int, Context], xr.Dataset]
     coords: Mapping[str, str]
     training: bool = False

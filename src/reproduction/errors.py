@@ -47,7 +47,7 @@ def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str
         if field is None:
             continue
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        models = [c for c in candidates if isinstance(c, type) and hasattr(c, "model_fields")]
         if models:
             model = models[0]
     return list(model.model_fields)

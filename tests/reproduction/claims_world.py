@@ -40,7 +40,7 @@ def blank(experiment: str, seeds: int = 3, **trailing: Any) -> xr.Dataset:
         for name, variable in module.variables.items()
     }
     status = (sweep, np.full([len(coords[dim]) for dim in sweep], FINISHED, np.int8))
-    settings = module.settings.model_validate(entry.settings).model_dump(mode="json")
+    settings = CONFIG.settings_of(experiment).model_dump(mode="json")
     attributes = {"experiment": experiment, "settings": json.dumps(settings), "config_hash": f"hash of {experiment}"}
     return xr.Dataset({**variables, "status": status}, coords, attributes)
 

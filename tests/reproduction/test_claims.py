@@ -271,7 +271,7 @@ def test_the_file_that_others_read(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text(json.dumps(content))
     again = verdicts.read_verdicts(tmp_path / "claims.json")
     assert again == found
-    first, second = verdicts.table(again)
+    first, second = verdicts.table(again.claims)
     assert first == "supported: a_claim (Figure 3)"
     assert second.strip() == entry["reason"]
     assert verdicts.counts(again).startswith("supported: 1")
@@ -335,3 +335,27 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text("{")
     with pytest.raises(ClaimError, match="delete the file"):
         verdicts.read_verdicts(tmp_path / "claims.json")
+
+
+def test_own_claims_need_no_place_in_the_paper_and_are_counted_apart(tmp_path: Path) -> None:
+    entry = {name: value for name, value in CLAIM.items() if name not in ("place", "kind", "quote")}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump([{**entry, "id": "ours"}]))
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
+    paper, own = claims.load_all([tmp_path / "claims.yaml"], [tmp_path / "own.yaml"])
+    results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
+    found = claims.compute(paper, results, "quick", own)
+    assert sum(found.verdicts.values()) == len(found.claims) == 1
+    assert [(one.id, one.kind, one.verdict) for one in found.own] == [("ours", "own", found.claims[0].verdict)]
+    with pytest.raises(ClaimError, match="a_claim: place"):
+        load_claims_without(tmp_path, "place")
+
+
+def load_claims_without(folder: Path, field: str) -> None:
+    (folder / "claims.yaml").write_text(yaml.safe_dump([{key: value for key, value in CLAIM.items() if key != field}]))
+    load_claims(folder / "claims.yaml")
+
+
+def test_an_own_claim_with_the_name_of_one_of_the_papers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
+    with pytest.raises(ClaimError, match="2 claims have the id 'a_claim'"):
+        claims.load_all([tmp_path / "claims.yaml"], [tmp_path / "claims.yaml"])

@@ -18,7 +18,7 @@ from reproduction.pipeline.snakemake import patches
 from reproduction.pipeline.snakemake.command_line import points_of_a_job
 from reproduction.pipeline.snakemake.patches import PATCHES, Patch, apply
 
-GROUPS = GroupSettings(overwrite_groups={"train_a": "a", "train_b": "b"}, group_components={"a": 5})
+GROUPS = GroupSettings(overwrite_groups={"train_a": "a", "train_b": "b"}, group_components={"a": 5, "simulations": 7})
 VERSIONS = {
     "snakemake": "9.27.1",
     "snakemake-executor-plugin-slurm": "2.8.0",
@@ -27,11 +27,19 @@ VERSIONS = {
 
 
 @pytest.mark.parametrize(
-    ("rule", "points", "expected"), [("train_a", 12, 5), ("train_a", 3, 3), ("train_b", 12, 1), ("train_c", 12, 1)]
+    ("rule", "points", "kind", "expected"),
+    [
+        ("train_a", 12, "simulations", 5),
+        ("train_a", 3, "simulations", 3),
+        ("train_b", 12, "simulations", 1),
+        ("train_c", 12, "simulations", 7),
+        ("train_c", 3, "simulations", 7),  # the points of another rule may share its job
+        ("train_c", 12, "trainings", 1),
+    ],
 )
-def test_a_job_runs_as_many_points_as_the_profile_packs(rule: str, points: int, expected: int) -> None:
-    assert points_of_a_job(GROUPS, rule, points) == expected
-    assert points_of_a_job(None, rule, points) == 1
+def test_a_job_runs_as_many_points_as_the_profile_packs(rule: str, points: int, kind: str, expected: int) -> None:
+    assert points_of_a_job(GROUPS, rule, points, kind) == expected
+    assert points_of_a_job(None, rule, points, kind) == 1
 
 
 def applied(monkeypatch: pytest.MonkeyPatch, **versions: str) -> tuple[list[str], list[str]]:

@@ -30,7 +30,9 @@ def point_of(experiment: str, scale: str = "quick", settings: dict[str, Any] | N
         for point in points_of(load(CONFIG, {"scale": scale}), experiment)
         if all(value in point.grid[axis] for axis, value in grid.items())
     )
-    return dataclasses.replace(point, settings={**point.settings, **(settings or {})})
+    return dataclasses.replace(
+        point, settings=point.settings.model_validate({**dict(point.settings), **(settings or {})})
+    )
 
 
 def counted_by_hand(width: int, side: int, stem_stride: int, channels: int) -> int:
@@ -80,8 +82,8 @@ LINEAR = [
 @pytest.mark.parametrize(("experiment", "name"), LINEAR)
 def test_work_is_linear_in_steps_and_sizes(experiment: str, name: str) -> None:
     point = point_of(experiment)
-    value = point.settings[name]
-    twice = [2 * part for part in value] if isinstance(value, list) else 2 * value
+    value = getattr(point.settings, name)
+    twice = [2 * part for part in value] if isinstance(value, tuple) else 2 * value
     once, double = costs.work_of(point), costs.work_of(point_of(experiment, settings={name: twice}))
     assert once is not None
     assert double is not None
@@ -122,7 +124,7 @@ def test_matrix_factorization_counts_each_spectrum_that_it_takes() -> None:
 def test_the_bytes_of_a_result_are_those_of_its_variables(experiment: str) -> None:
     point = point_of(experiment, "tiny")
     module = load_experiment(point.module)
-    dataset = module.run(module.settings.model_validate(point.settings), point.grid, point.seed, Context())
+    dataset = module.run(point.settings, point.grid, point.seed, Context())
     assert costs.result_bytes(point) == 8 * sum(dataset[name].size for name in module.variables)
 
 
@@ -345,7 +347,7 @@ def test_the_shortened_descent_takes_the_steps_that_are_counted(minutes: float, 
     (session,) = (found for found in shortened(quick(), minutes) if found.module == "regularized_factorization")
     descent = session.measured[1]
     taken = run_point(descent, Layout(tmp_path)).steps.sum().item()
-    counted = costs.work_of(descent).amounts["descent"] / descent.settings["dimension"] ** 3  # type: ignore[union-attr]
+    counted = costs.work_of(descent).amounts["descent"] / descent.settings.dimension**3  # type: ignore[union-attr]
     assert taken == counted
 
 

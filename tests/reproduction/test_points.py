@@ -9,15 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import ExperimentConfig
+from reproduction.pipeline.config import Config
 from reproduction.pipeline.points import Plan, Point
 
 RATES = st.lists(st.floats(1e-6, 10, allow_nan=False), min_size=1, max_size=5, unique=True)
 
 
 def plan(sweep: list[dict[str, Any]], seeds: Any = 1, **settings: Any) -> Plan:
-    entry = ExperimentConfig(settings=settings, seeds=seeds, sweep=sweep)
-    return Plan("quick", "sparsity", "sparsity", None, entry)
+    entry = {"settings": settings, "seeds": seeds, "sweep": sweep}
+    source = {"url": "https://example.org", "checksum": "md5:" + "0" * 32}
+    config = Config.model_validate({"cifar10": source, "experiments": {"sparsity": entry}, "figures": {}})
+    return Plan.of(config, "sparsity")
 
 
 def product(rates: list[Any], noise: list[Any] | None = None) -> dict[str, Any]:

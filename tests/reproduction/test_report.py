@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
@@ -23,7 +22,7 @@ from reproduction import formatting
 from reproduction.analysis.verdicts import ClaimError, JudgedClaim
 from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
-from reproduction.pipeline.config import SCALES, Config, load, load_experiment
+from reproduction.pipeline.config import SCALES, Config, FigureConfig, load, load_experiment, merge
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import points_of
 from reproduction.report import plotting, prose
@@ -105,7 +104,6 @@ CONFIG = Config.model_validate(
         "cifar10": {"url": "https://example.org", "checksum": "md5:" + "0" * 32},
         "experiments": {
             "sparsity": {
-                "note": "500 steps only",
                 "settings": {"features": 200, "steps": 25_000},
                 "seeds": 3,
                 "sweep": [
@@ -118,8 +116,14 @@ CONFIG = Config.model_validate(
             }
         },
         "figures": {
-            "fig3_left": {"title": "rescaling makes SGD sparse", "experiments": ["sparsity"]},
-            "extra": {"title": "a figure that the words do not know", "experiments": ["sparsity"]},
+            "fig3_left": {
+                "title": "rescaling makes SGD sparse",
+                "caption": "After {sparsity.steps} steps at λ of {sparsity.learning_rate}, {sparsity.seeds} seeds.",
+                "text": "See [#fig3_left].",
+                "open": [{"what": "start", "chosen": "variance {sparsity.initial_variance}"}],
+                "experiments": ["sparsity"],
+            },
+            "extra": {"title": "a figure without words", "experiments": ["sparsity"]},
         },
     }
 )
@@ -137,11 +141,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tmp_path / "paper").mkdir()
     for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
         shutil.copy(PAPER / name, tmp_path / "paper" / name)
-    words = read_yaml(PAPER / "text.yaml", dict)
-    caption = "After {sparsity.steps} steps at λ of {sparsity.learning_rate}, {sparsity.seeds} seeds."
-    words["figures"] = {"fig3_left": {"caption": caption, "text": "See [#fig3_left]."}}
-    words["figures"]["fig3_left"]["open"] = [{"what": "start", "chosen": "variance {sparsity.initial_variance}"}]
-    (tmp_path / "paper" / "text.yaml").write_text(json.dumps(words, ensure_ascii=False))  # JSON is YAML
     data = sparsity_results()
     store.write(data, tmp_path / "results" / "tiny" / "sparsity.nc")
     write_claims(
@@ -266,6 +265,22 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     assert sorted(listed) == sorted(report["claims_by_id"])
 
 
+def test_own_claims_have_a_section_of_their_own_and_are_counted_nowhere(project: Path) -> None:
+    before = gather(CONFIG, Layout(project))
+    ours = {**CLAIM, "id": "ours", "place": "own", "kind": "own", "verdict": "not supported"}
+    judged = json.loads((project / "results" / "tiny" / "claims.json").read_text())
+    write_claims(project, {**judged, "own": [ours]})
+    report = gather(CONFIG, Layout(project))
+    assert report["own"]["claims"] == ["ours"]
+    assert report["claims_by_id"]["ours"]["verdict"] == "not supported"
+    assert report["groups"][-1] == report["own"]
+    for part in ("abstract", "verdicts", "failed_claims", "figures"):
+        assert report[part] == before[part]
+    page = make_paper(CONFIG, Layout(project))[2].read_text()
+    assert page.count('id="claim-ours"') == 1
+    assert report["own"]["title"] in page
+
+
 def test_compute_is_the_sum_of_the_benchmark_files(project: Path) -> None:
     """Two jobs of 30.5 s and 90 s for the points, one of 2 s to collect: 122.5 s."""
     benchmarks = project / "results" / "benchmarks"
@@ -381,18 +396,16 @@ def test_claims_of_another_scale_are_refused(project: Path) -> None:
         gather(CONFIG, Layout(project))
 
 
+def saying(text: str) -> Config:
+    """The configuration with this text beside its first figure."""
+    return Config.model_validate(merge(CONFIG.model_dump(), {"figures": {"fig3_left": {"text": text}}}))
+
+
 def test_a_number_or_a_reference_that_is_not_there_is_named(project: Path) -> None:
-    text = project / "paper" / "text.yaml"
-    words = json.loads(text.read_text())
-    wrong = copy.deepcopy(words)
-    wrong["figures"]["fig3_left"]["text"] = "Over {sparsity.step} steps."
-    text.write_text(json.dumps(wrong, ensure_ascii=False))
     with pytest.raises(prose.ProseError, match=r"sparsity\.step\}.*did you mean 'sparsity\.steps'"):
-        gather(CONFIG, Layout(project))
-    wrong["figures"]["fig3_left"]["text"] = "As in [@nobody2000]."
-    text.write_text(json.dumps(wrong, ensure_ascii=False))
+        gather(saying("Over {sparsity.step} steps."), Layout(project))
     with pytest.raises(prose.ProseError, match="nobody2000"):
-        gather(CONFIG, Layout(project))
+        gather(saying("As in [@nobody2000]."), Layout(project))
 
 
 def test_the_pdf_is_the_same_twice_holds_its_fonts_and_is_made_in_seconds(project: Path) -> None:
@@ -486,7 +499,12 @@ def test_a_failed_report_leaves_the_old_one(project: Path) -> None:
     assert sorted(path.name for path in pdf.parent.iterdir()) == ["index.html", "paper.pdf"]
 
 
-WORDS = read_yaml(PAPER / "text.yaml", dict)
+def words_of(figure: FigureConfig) -> dict[str, Any]:
+    return figure.model_dump(include={"caption", "text", "open"})
+
+
+FIGURE_WORDS = {name: words_of(figure) for name, figure in load(ROOT / "config").figures.items()}
+WORDS = {**read_yaml(PAPER / "text.yaml", dict), "figures": FIGURE_WORDS}
 
 
 def texts(content: Any) -> Iterator[str]:
@@ -510,26 +528,24 @@ def test_no_number_is_typed_in_the_words() -> None:
         assert not re.search(r"\d", NAMES.sub("", text)), text
 
 
-def test_every_figure_has_words_and_every_citation_an_entry() -> None:
-    config = load(ROOT / "config")
-    assert set(config.figures) == set(WORDS["figures"])
+def test_every_citation_has_an_entry_and_every_named_figure_is_there() -> None:
     known = prose.bibliography(PAPER / "references.bib")
     keys = {key for text in texts(WORDS) for key in re.findall(r"\[@(\w+)\]", text)}
     assert keys == set(known)
     assert all(entry["author"] and entry["title"] and entry["year"] for entry in known.values())
     assert known["snakemake"]["author"] == "Köster, Johannes and Rahmann, Sven"
     named = {key for text in texts(WORDS) for key in re.findall(r"\[#(\w+)\]", text)}
-    assert named <= set(config.figures)
+    assert named <= set(FIGURE_WORDS)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_words_of_a_figure_ask_only_for_what_its_experiments_have(scale: str) -> None:
     config = load(ROOT / "config", {"scale": scale})
-    for figure, words in WORDS["figures"].items():
+    for figure, entry in config.figures.items():
         allowed = {"measures.rank_relative", "measures.rank_absolute", "measures.homogeneous", "measures.constant"}
-        for name in config.figures[figure].experiments:
+        for name in entry.experiments:
             experiment = load_experiment(config.module_of(name))
             keys = [*experiment.settings.model_fields, *(axis.name for axis in experiment.axes), "seeds"]
             allowed |= {f"{name}.{key}" for key in keys}
-        asked = {key for text in texts(words) for key in re.findall(r"\{([\w.]+)\}", text)}
+        asked = {key for text in texts(words_of(entry)) for key in re.findall(r"\{([\w.]+)\}", text)}
         assert {re.sub(r"\.(first|last)$", "", key) for key in asked} <= allowed, figure

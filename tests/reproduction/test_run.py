@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from reproduction.experiments.homogeneity import HomogeneitySettings
+from reproduction.experiments.stationary_conditions import StationaryConditionsSettings
 from reproduction.pipeline import store
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
@@ -16,20 +18,14 @@ from reproduction.pipeline.run import MARGIN, deadline_of, run_point
 TRAINING = Point(
     "homogeneity",
     "homogeneity",
-    {
-        "dataset": "digits",
-        "width": 2,
-        "stem_stride": 2,
-        "epochs": 1,
-        "batch_size": 500,
-        "crop_padding": 0,
-        "flip": False,
-    },
+    HomogeneitySettings(dataset="digits", width=2, stem_stride=2, epochs=1, batch_size=500, crop_padding=0, flip=False),
     None,
     {"weight_decay": [0.01]},
     0,
 )
-SIMULATION = Point("tiny", "stationary_conditions", {"steps": 5}, None, {"landscape": ["rescaling"]}, 0)
+SIMULATION = Point(
+    "tiny", "stationary_conditions", StationaryConditionsSettings(steps=5), None, {"landscape": ["rescaling"]}, 0
+)
 
 
 def test_the_deadline_leaves_a_margin() -> None:

@@ -139,9 +139,8 @@ def test_no_scale_trains_with_a_weight_decay_that_cannot_act(scale: str) -> None
     """Decay has to take off at least five e-folds, or its result would be a lack of time."""
     settings = config.load(Path(__file__).parents[2] / "config", {"scale": scale})
     for name, experiment in settings.experiments.items():
-        kind = config.load_experiment(settings.module_of(name)).settings
-        if issubclass(kind, Recipe):
-            recipe = kind.model_validate(experiment.settings)
+        recipe = settings.settings_of(name)
+        if isinstance(recipe, Recipe):
             swept = [float(value) for product in experiment.sweep for value in product.get("weight_decay", [])]
             decays = [decay for decay in swept or [getattr(recipe, "weight_decay", 0.0)] if decay > 0]
             steps = recipe.epochs * STEPS_PER_EPOCH[recipe.dataset]

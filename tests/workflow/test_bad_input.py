@@ -76,6 +76,7 @@ def test_the_workflow_names_what_is_wrong(project: Project, arguments: tuple[str
         (("list", "--scale", "big"), ["'big'"]),
         (("trace", "fig3_lefft"), ["'fig3_lefft'"]),
         (("accept", "sparsity"), ["no results"]),
+        (("accept",), ["--all"]),
         (("import", "config/config.yaml"), ["config/config.yaml", "netCDF"]),
     ],
 )

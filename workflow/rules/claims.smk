@@ -1,10 +1,11 @@
-"""The verdict on each claim of claims.yaml, from the experiments that are configured."""
+"""The verdict on each claim of claims.yaml and of own files, from the experiments that are configured."""
 
 if CLAIMS:
 
     rule claims:
         input:
-            claims=PROJECT / "claims.yaml",
+            claims=PAPER_CLAIMS,
+            own=OWN_CLAIMS,
             results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
             code=fingerprint_of("reproduction.analysis.claims"),
         output:
@@ -24,8 +25,9 @@ if CLAIMS:
             scale=CONFIG.scale,
             results=LAYOUT.scale(CONFIG.scale),
             experiments=" ".join(f"--experiment {name}" for name in CLAIMED_EXPERIMENTS),
+            own=" ".join(f"--own {shlex.quote(str(path))}" for path in OWN_CLAIMS),
         message:
             f"claims: judge {len(CLAIMS)} claims"
         shell:
             "{params.mirrorsym} job claims {input.claims:q} --results {params.results} --scale {params.scale} "
-            "{params.experiments} --out {output} > {log} 2>&1"
+            "{params.experiments} {params.own} --out {output} > {log} 2>&1"

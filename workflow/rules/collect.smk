@@ -8,7 +8,7 @@ for name, plan in PLANS.items():
         input:
             points=list(POINTS[name]),
             plan=small_file(LAYOUT.plans(CONFIG.scale), name, plan.to_json()),
-            code=fingerprint_of("reproduction.pipeline.store"),
+            code=fingerprint_of("reproduction.pipeline.collect"),
         output:
             result_file(name),
         log:

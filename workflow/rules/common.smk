@@ -7,9 +7,9 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from reproduction.pipeline import fingerprints, process
-from reproduction.analysis.claims import ClaimError, claimed_experiments, load_claims
+from reproduction.analysis.claims import ClaimError, claimed_experiments, load_all
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import load
+from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
 from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
@@ -30,7 +30,8 @@ LAYOUT = Layout()
 PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
-MIRRORSYM = f"PYTHONPATH={SOURCE} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
+MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 
@@ -45,17 +46,16 @@ def check_pictures():
         )
 
 
+def kind_of(name):
+    """The group of an experiment's points where a profile does not name one."""
+    return "trainings" if load_experiment(PLANS[name].module).training else "simulations"
+
+
 def notebook_of(figure):
-    notebook = PROJECT / "notebooks" / f"{figure}.ipynb"
+    notebook = PROJECT / CONFIG.notebook_of(figure)
     if not notebook.is_file():
         raise ConfigError(f"configuration: figures.{figure}: {notebook} is missing; write it or remove the figure")
     return notebook
-
-
-def claims_of_project():
-    """The claims, none where the project has no file of them."""
-    path = PROJECT / "claims.yaml"
-    return load_claims(path) if path.is_file() else []
 
 
 try:
@@ -66,10 +66,13 @@ try:
         check_pictures()
     if workflow.is_main_process:
         NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
-        CLAIMS = claims_of_project()
+        PAPER_CLAIMS = [path for path in [PROJECT / "claims.yaml"] if path.is_file()]
+        OWN_CLAIMS = [PROJECT / path for path in CONFIG.own_claims]
+        CLAIMS = [claim for claims in load_all(PAPER_CLAIMS, OWN_CLAIMS) for claim in claims]
         CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
-        check_packing({f"train_{name}": len(points) for name, points in POINTS.items()}, CONFIG.cluster.max_runtime)
+        points = {f"train_{name}": len(points) for name, points in POINTS.items()}
+        check_packing(points, {f"train_{name}": kind_of(name) for name in PLANS}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except (ConfigError, ClaimError) as error:
@@ -89,9 +92,10 @@ def figure_files(figure):
     return [LAYOUT.figure(CONFIG.scale, figure, suffix) for suffix in FORMATS]
 
 
-def longest_share(rule, points):
+def longest_share(name):
     """The minutes that a point may ask for where the points of one job share the longest time of the cluster."""
-    return CONFIG.cluster.max_runtime // points_of_a_job(workflow.group_settings, rule, points)
+    packed = points_of_a_job(workflow.group_settings, f"train_{name}", len(POINTS[name]), kind_of(name))
+    return CONFIG.cluster.max_runtime // packed
 
 
 def kept_up_to_date(update, *arguments):
@@ -108,6 +112,15 @@ def fingerprint_of(module):
     if not workflow.is_main_process:
         return fingerprints.current_file(folder, module)
     return kept_up_to_date(fingerprints.update, folder, module)
+
+
+def code_of_notebook(notebook, figure):
+    """The fingerprint files of what executes a notebook, what saves its figures, and what it imports itself."""
+    own = fingerprints.imports_of_notebook(
+        notebook, [module_path(CONFIG.module_of(name)) for name in figure.experiments]
+    )
+    modules = {"reproduction.pipeline.execute", "reproduction.report.plotting", *own}
+    return [fingerprint_of(module) for module in sorted(modules)]
 
 
 def small_file(folder, name, content):

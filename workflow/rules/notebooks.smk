@@ -8,7 +8,7 @@ for name, figure in CONFIG.figures.items():
         input:
             results=[result_file(experiment) for experiment in figure.experiments],
             notebook=NOTEBOOKS[name],
-            code=[fingerprint_of(module) for module in fingerprints.imports_of_notebook(NOTEBOOKS[name])],
+            code=code_of_notebook(NOTEBOOKS[name], figure),
         output:
             report(LAYOUT.figure(CONFIG.scale, name, "png"), category="Figures"),
             [LAYOUT.figure(CONFIG.scale, name, suffix) for suffix in FORMATS if suffix != "png"],

@@ -26,22 +26,22 @@ def training_rule(name, plan, points):
             f"train_{name}"
         input:
             data=[ancient(LAYOUT.cifar10)] if plan.data else [],  # the point's name says which data it wants, not a time
-            code=fingerprint_of(f"reproduction.experiments.{plan.module}"),
+            code=fingerprint_of(module_path(plan.module)),
         output:
             LAYOUT.point(f"{folder}.nc"),
         log:
             LAYOUT.point_log(f"{folder}.nc"),
         benchmark:
             LAYOUT.point_benchmark(f"{folder}.nc")
+        group:
+            kind_of(name) if runs_elsewhere() else None  # a profile that names the rule has its own
         conda:
             "../../envs/pipeline.yaml"
         resources:
             **CONFIG.cluster.resources(entry.resources.gpu),
             mem_mb=keep_signature(lambda wildcards, attempt: attempt * entry.resources.mem_mb),
             runtime=keep_signature(
-                lambda wildcards, attempt: min(
-                    attempt * entry.resources.runtime, longest_share(f"train_{name}", len(points))
-                )
+                lambda wildcards, attempt: min(attempt * entry.resources.runtime, longest_share(name))
             ),
             gpu=entry.resources.gpu,
             lane=1,  # a cluster's profile says how many jobs of a group run at once

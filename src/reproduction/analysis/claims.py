@@ -1,8 +1,8 @@
-"""Claims of the paper, each with the statistic that decides it, and the verdict that the results give.
+"""Claims, each with the statistic that decides it, and the verdict that the results give.
 
-``claims.yaml`` holds the claims: what supports and what refutes each was written before the results were looked at.
-A statistic (:mod:`reproduction.analysis.statistics`) makes one number a seed from the result files; :func:`judge`
-turns the numbers of a claim and of its controls into a verdict.
+``claims.yaml`` holds those of the paper: what supports and what refutes each was written before the results were
+looked at. Own ones lie in files of their own. A statistic (:mod:`reproduction.analysis.statistics`) makes one number a
+seed from the result files; :func:`judge` turns the numbers of a claim and of its controls into a verdict.
 """
 
 from __future__ import annotations
@@ -150,13 +150,13 @@ class Control(_Model):
 
 
 class Claim(_Model):
-    """A claim of the paper, and what decides it."""
+    """A claim, of the paper or of somebody's own, and what decides it."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    place: Text = Field(description="Where the paper says so: 'Figure 3, left; Section 3.1'.")
-    kind: Literal["figure", "text", "appendix", "theory"]
+    place: str = Field("own", description="Where it is said.")
+    kind: str = "own"
     statement: Text = Field(description="The claim in our words.")
-    quote: Text = Field(description="A few of the paper's own words, fewer than 20.")
+    quote: str = Field("", description="A few of the words in which it was made, fewer than 20.")
     experiments: list[Text] = Field(min_length=1, description="Experiments whose results the statistic reads.")
     control_experiments: list[Text] = Field([], description="Further experiments that only controls read.")
     statistic: Statistic
@@ -191,19 +191,53 @@ class Claim(_Model):
         return self
 
 
-def load_claims(path: Path) -> list[Claim]:
+class PaperClaim(Claim):
+    """A claim of the paper, which says where the paper makes it and in which words."""
+
+    place: Text = Field(description="Where the paper says so: 'Figure 3, left; Section 3.1'.")
+    kind: Literal["figure", "text", "appendix", "theory"]
+    quote: Text = Field(description="A few of the paper's own words, fewer than 20.")
+
+
+def load_claims(path: Path, kind: type[Claim] = PaperClaim) -> list[Claim]:
     """Read and validate a file of claims, a YAML list; the functions of the statistics are not looked up yet.
+
+    Args:
+        path: the file.
+        kind: what its entries are: claims of the paper, or :class:`Claim` for those of somebody's own.
 
     Raises:
         ClaimError: with one sentence that names the claim, the field and what is wrong.
         ConfigError: if the file is missing or holds no list.
     """
     content = read_yaml(path, list)
-    claims = [_validated(entry, number, path) for number, entry in enumerate(content, start=1)]
+    claims = [_validated(entry, number, path, kind) for number, entry in enumerate(content, start=1)]
+    refuse_twins(claims, str(path))
+    return claims
+
+
+def refuse_twins(claims: Iterable[Claim], where: str) -> None:
+    """Refuse claims that share an id.
+
+    Raises:
+        ClaimError: with the id.
+    """
     for name, count in Counter(claim.id for claim in claims).items():
         if count > 1:
-            raise ClaimError(f"{path}: {count} claims have the id {name!r}; each needs its own")
-    return claims
+            raise ClaimError(f"{where}: {count} claims have the id {name!r}; each needs its own")
+
+
+def load_all(paper: Iterable[Path], own: Iterable[Path]) -> tuple[list[Claim], list[Claim]]:
+    """Read the files of the paper's claims, and those of somebody's own.
+
+    Raises:
+        ClaimError: if a claim is not valid, or two share an id.
+        ConfigError: if a file is missing or holds no list.
+    """
+    ours = [claim for path in paper for claim in load_claims(path)]
+    others = [claim for path in own for claim in load_claims(path, Claim)]
+    refuse_twins([*ours, *others], "the files of claims")
+    return ours, others
 
 
 def claimed_experiments(claims: Iterable[Claim], configured: Iterable[str]) -> list[str]:
@@ -212,17 +246,17 @@ def claimed_experiments(claims: Iterable[Claim], configured: Iterable[str]) -> l
     return [name for name in configured if name in named]
 
 
-def _validated(entry: Any, number: int, path: Path) -> Claim:
+def _validated(entry: Any, number: int, path: Path, kind: type[Claim]) -> Claim:
     known = isinstance(entry, dict) and isinstance(entry.get("id"), str)
     where = f"{path}: claim {entry['id'] if known else number}"
     if not isinstance(entry, dict):
         raise ClaimError(f"{where}: a claim is a mapping, not {type(entry).__name__}")
     try:
-        return Claim.model_validate(entry)
+        return kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["loc"]:
-            raise ClaimError(describe(error, where, Claim)) from None
+            raise ClaimError(describe(error, where, kind)) from None
         raise ClaimError(f"{path}: claim {first['msg'].removeprefix('Value error, ')}") from None
 
 
@@ -349,13 +383,16 @@ def _about(control: Control, measured: Measured) -> str:
     return f"control “{control.statement.rstrip('.')}” gives {measured}, {control.passes.text} passes"
 
 
-def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: str) -> Verdicts:
+def compute(
+    claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: str, own: Iterable[Claim] = ()
+) -> Verdicts:
     """Return the content of ``claims.json``.
 
     Args:
-        claims: the claims.
+        claims: the paper's claims.
         results: result files by experiment; claims about others are not decidable.
         scale: the results' scale.
+        own: claims of somebody's own, judged by the same rule and counted nowhere.
 
     Raises:
         ClaimError: if a statistic is unknown or its arguments do not fit.
@@ -365,6 +402,7 @@ def compute(claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: s
     return Verdicts(
         scale=scale,
         claims=judged,
+        own=[_judged(claim, results, scale) for claim in own],
         verdicts={verdict: sum(claim.verdict == verdict for claim in judged) for verdict in VERDICTS},
         sources={name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
         notes={name: note for name, note in notes.items() if note},
@@ -432,11 +470,14 @@ def _obstacle(claim: Claim, results: Mapping[str, xr.Dataset]) -> str:
     return ""
 
 
-def compute_file(path: Path, results: Path, scale: str, experiments: Sequence[str], out: Path) -> None:
-    """Compute ``claims.json`` from a file of claims and a folder of result files.
+def compute_file(
+    paper: Sequence[Path], own: Sequence[Path], results: Path, scale: str, experiments: Sequence[str], out: Path
+) -> None:
+    """Compute ``claims.json`` from files of claims and a folder of result files.
 
     Args:
-        path: the file of claims.
+        paper: the files of the paper's claims.
+        own: the files of somebody's own.
         results: the scale's folder.
         scale: its name.
         experiments: those that are configured; of these the ones that a claim names are read.
@@ -450,7 +491,7 @@ def compute_file(path: Path, results: Path, scale: str, experiments: Sequence[st
     from reproduction.files import write_atomically
     from reproduction.pipeline import store
 
-    claims = load_claims(path)
-    named = claimed_experiments(claims, experiments)
+    claims, others = load_all(paper, own)
+    named = claimed_experiments([*claims, *others], experiments)
     datasets = {name: store.read(results / f"{name}.nc") for name in named}
-    write_atomically(out, compute(claims, datasets, scale).model_dump_json(indent=1) + "\n")
+    write_atomically(out, compute(claims, datasets, scale, others).model_dump_json(indent=1) + "\n")

@@ -58,10 +58,14 @@ class JudgedClaim(BaseModel):
 
 
 class Verdicts(BaseModel):
-    """The verdicts at a scale, their counts, the hash of each result that was read, and how the scale differs."""
+    """The verdicts at a scale, their counts, the hash of each result that was read, and how the scale differs.
+
+    ``own`` are claims that are not the paper's: judged by the same rule, and counted nowhere.
+    """
 
     scale: str
     claims: list[JudgedClaim]
+    own: list[JudgedClaim] = []
     verdicts: dict[str, int] = {}
     sources: dict[str, str] = {}
     notes: dict[str, str] = {}
@@ -82,18 +86,18 @@ def read_verdicts(path: Path) -> Verdicts:
         found = Verdicts.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ClaimError(f"{describe(error, str(path), Verdicts)}; delete the file and make it again") from None
-    for claim in found.claims:
+    for claim in (*found.claims, *found.own):
         if claim.verdict not in VERDICTS:
             raise ClaimError(f"{path}: claim {claim.id}: there is no verdict {claim.verdict!r}")
     return found
 
 
-def table(found: Verdicts) -> list[str]:
+def table(claims: list[JudgedClaim]) -> list[str]:
     """Return each claim's verdict and its reason, two lines each."""
-    pairs = ((f"{claim.verdict}: {claim.id} ({claim.place})", f"    {claim.reason}") for claim in found.claims)
+    pairs = ((f"{claim.verdict}: {claim.id} ({claim.place})", f"    {claim.reason}") for claim in claims)
     return [line for pair in pairs for line in pair]
 
 
 def counts(found: Verdicts) -> str:
-    """Return how often each verdict was given."""
+    """Return how often each verdict was given on the paper's claims."""
     return "; ".join(f"{verdict}: {count}" for verdict, count in found.verdicts.items())

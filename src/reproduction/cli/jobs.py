@@ -59,16 +59,26 @@ def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, e
 
 
 @job.command("claims")
-@click.argument("claims", type=click.Path(path_type=Path))
+@click.argument("claims", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--own", multiple=True, type=click.Path(path_type=Path), help="A file of claims that are not the paper's."
+)
 @click.option("--results", type=click.Path(path_type=Path), required=True)
 @click.option("--scale", required=True)
 @click.option("--experiment", "experiments", multiple=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def job_claims(claims: Path, results: Path, scale: str, experiments: tuple[str, ...], out: Path) -> None:
-    """Judge the claims of a file by the results of a scale."""
+def job_claims(
+    claims: tuple[Path, ...],
+    own: tuple[Path, ...],
+    results: Path,
+    scale: str,
+    experiments: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Judge the claims of files by the results of a scale."""
     from reproduction.analysis.claims import compute_file
 
-    compute_file(claims, results, scale, experiments, out)
+    compute_file(claims, own, results, scale, experiments, out)
 
 
 @job.command("paper")
@@ -107,7 +117,7 @@ def job_points(points: str, device: str) -> None:
 
     from reproduction.pipeline.calibration import measure_points
 
-    click.echo(json.dumps(measure_points([Point(**point) for point in json.loads(points)], device)))
+    click.echo(json.dumps(measure_points([Point.from_json(point) for point in json.loads(points)], device)))
 
 
 @job.command("steps")

@@ -13,9 +13,9 @@ from reproduction.cli.jobs import job
 from reproduction.contract import Stopped, Value
 from reproduction.errors import ConfigError, UserError, nearest
 from reproduction.files import prepare_folder
-from reproduction.pipeline.config import Config, check_grid, check_settings, json_schema, load, load_experiment
+from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.points import Point, canonical, points_of
+from reproduction.pipeline.points import Point, canonical, data_of, points_of
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 
@@ -115,15 +115,14 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
             raise ConfigError(f"--set {name}: no such axis or setting{nearest(name, ['seed', *axes, *fields])}")
     where = f"--set for {experiment_id}"
     changed = {name: _parse(text) for name, text in given.items() if name in fields}
-    settings: Any = check_settings(experiment, {**entry.settings, **changed}, where).model_dump(mode="json")
+    settings = check_settings(experiment, {**entry.settings, **changed}, where)
     grid = {name: [given[name]] if name in given else _only_value(entry.sweep, name) for name in axes}
     check_grid(experiment, grid, where)
     seed = given.get("seed", "0")
     if not (seed.isdecimal() and int(seed) < 2**32):
         raise ConfigError(f"--set seed={seed}: a seed is an integer from 0 to 2**32 - 1")
-    data = config.cifar10.checksum if settings.get("dataset") == "cifar10" else None
     values = {name: canonical(axes[name], grid[name]) for name in axes}
-    return Point(experiment_id, config.module_of(experiment_id), settings, data, values, int(seed))
+    return Point(experiment_id, config.module_of(experiment_id), settings, data_of(config, settings), values, int(seed))
 
 
 def _split(assignment: str) -> tuple[str, str]:
@@ -181,15 +180,19 @@ def import_points(files: tuple[Path, ...], directory: Path) -> None:
 
 
 @cli.command("accept")
-@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All experiments of the scale.")
 @_scale
 @_folder
-def accept(experiment_id: str, scale: str, directory: Path) -> None:
-    """Keep the results of EXPERIMENT though its code changed: you know that its numbers did not."""
+def accept(experiment_ids: tuple[str, ...], everything: bool, scale: str, directory: Path) -> None:
+    """Keep results though the code that made them changed, or is called otherwise: you know that no number did."""
     from reproduction.pipeline.transfer import accept_results
 
+    if everything == bool(experiment_ids):
+        raise ConfigError("name the experiments whose results to accept, or give --all")
     config = load(directory / "config", {"scale": scale})
-    click.echo(accept_results(config, experiment_id, Layout(directory)))
+    for line in accept_results(config, experiment_ids or tuple(config.experiments), Layout(directory)):
+        click.echo(line)
 
 
 @cli.command("trace")
@@ -280,11 +283,29 @@ def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory
 
 
 @cli.command("schema")
-def schema() -> None:
+@_folder
+def schema(directory: Path) -> None:
     """Print the JSON schema of the configuration."""
-    import json
+    from reproduction.cli.new import schema_text
 
-    click.echo(json.dumps(json_schema(), indent=1))
+    click.echo(schema_text(Layout(directory)), nl=False)
+
+
+@cli.command("new")
+@click.argument("name")
+@click.option(
+    "--outside", type=click.Path(file_okay=False, path_type=Path), help="Folder of the package it shall be in."
+)
+@_folder
+def new(name: str, outside: Path | None, directory: Path) -> None:
+    """Write an experiment NAME that runs, to be changed: module, test, block of config with its figure, notebook."""
+    from reproduction.cli.new import write_experiment
+
+    for path in write_experiment(name, Layout(directory), outside):
+        click.echo(path)
+    if outside is not None:
+        click.echo("put the folder that holds the package on PYTHONPATH")
+    click.echo(f"make its figure with: snakemake --cores all {name}")
 
 
 @cli.command("report")
@@ -303,11 +324,12 @@ def report(scale: str, directory: Path) -> None:
 @_scale
 @_folder
 def claims_table(scale: str, directory: Path) -> None:
-    """Print the verdict on each claim of the paper, with the numbers behind it."""
+    """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
     from reproduction.analysis.verdicts import counts, read_verdicts, table
 
     found = read_verdicts(Layout(directory).claims(scale))
-    for line in [*table(found), counts(found)]:
+    own = ["", "own claims, not counted:", *table(found.own)] if found.own else []
+    for line in [*table(found.claims), counts(found), *own]:
         click.echo(line)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from reproduction.contract import Value
 from reproduction.errors import ConfigError, UserError
 from reproduction.pipeline import costs, provenance
-from reproduction.pipeline.config import Config, load, load_experiment
+from reproduction.pipeline.config import Config, load
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Plan, Point, points_of
 from reproduction.pipeline.process import run_measured
@@ -198,7 +198,7 @@ class _Runner:
 
     def points(self, points: Sequence[Point], device: str = "cpu") -> Timed:
         """A job of several points."""
-        arguments = ["points", json.dumps([vars(point) for point in points]), "--device", device]
+        arguments = ["points", json.dumps([point.to_json() for point in points]), "--device", device]
         return Timed(points[0].module, arguments)
 
 
@@ -428,13 +428,12 @@ def _trainings(config: Config, epochs: int) -> list[Point]:
 
 
 def _with(point: Point, settings: Mapping[str, Any], **grid: Sequence[Value]) -> Point:
-    return replace(point, settings={**point.settings, **settings}, grid={**point.grid, **grid})
+    return replace(point, settings=point.settings.model_copy(update=dict(settings)), grid={**point.grid, **grid})
 
 
 def _checked(point: Point) -> Point:
     """The point with its settings validated, in the form that a job reads."""
-    settings = load_experiment(point.module).settings.model_validate(point.settings)
-    return replace(point, settings=settings.model_dump(mode="json"))
+    return replace(point, settings=type(point.settings).model_validate(dict(point.settings)))
 
 
 _Lengthen = Callable[[int], int]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reproduction.pipeline import fingerprints, provenance, store
-from reproduction.pipeline.config import load_experiment
+from reproduction.pipeline.config import load_experiment, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Plan
 
@@ -28,14 +28,14 @@ def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
     plan = Plan.from_json(plan_file.read_text())
     experiment = load_experiment(plan.module)
     points = plan.points()
-    code = fingerprints.valid(layout.fingerprints, f"reproduction.experiments.{plan.module}")
+    code = fingerprints.valid(layout.fingerprints, module_path(plan.module))
     datasets = [_read(layout.point(point.name), code) for point in points]
     attributes = {
         "experiment": plan.experiment,
         "scale": plan.scale,
-        "scale_note": f"{plan.scale}: {plan.entry.note}" if plan.entry.note else "",
+        "scale_note": f"{plan.scale}: {plan.note}" if plan.note else "",
         "config_hash": points[0].config_hash,
-        "settings": json.dumps(points[0].settings),
+        "settings": json.dumps(plan.settings.model_dump(mode="json")),
         **_of_the_points(datasets),
     }
     store.write(store.describe(store.collect(datasets, experiment), experiment, attributes), out)

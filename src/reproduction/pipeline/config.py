@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 import reproduction.experiments
-from reproduction.contract import Experiment
+from reproduction.contract import Experiment, S, Settings
 from reproduction.errors import ConfigError, describe, nearest
 from reproduction.files import read_yaml
+from reproduction.pipeline.notes import note
 
 RESERVED = ("all", "cifar10", "claims", "paper")
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
+OUR_EXPERIMENTS = "reproduction.experiments."
 Checksum = Annotated[str, BeforeValidator(str.lower), Field(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -73,8 +76,9 @@ class Cluster(_Model):
 class ExperimentConfig(_Model):
     """One result file: an experiment with its settings and its sweep."""
 
-    module: str = Field("", description="The experiment's module, where it differs from the id.")
-    note: str = Field("", description="How this scale differs from the paper; figures show it.")
+    module: str = Field(
+        "", description="The module, where it is not the id: one of reproduction.experiments, or any: my_lab.spins."
+    )
     settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
     seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
     sweep: list[dict[str, list[float | str]]] = Field(
@@ -95,11 +99,26 @@ class ExperimentConfig(_Model):
         return list(range(self.seeds)) if isinstance(self.seeds, int) else sorted(set(self.seeds))
 
 
+class Choice(_Model):
+    """Something that the paper leaves open, and what stands for it here."""
+
+    what: str = Field(description="What is left open.")
+    chosen: str = Field(description="What was chosen, with references such as {sparsity.steps} for its numbers.")
+
+
 class FigureConfig(_Model):
-    """One figure: the notebook ``notebooks/{id}.ipynb`` and what it reads."""
+    """One figure: its notebook, what it reads, and its words in the report.
+
+    Numbers in words are references: {experiment.setting}, {experiment.axis}, {experiment.seeds}, {measures.…}.
+    [@key] cites paper/references.bib, [#figure] names a figure, `…` is code.
+    """
 
     title: str = Field("", description="What the figure shows, for the gallery and the report.")
+    caption: str = Field("", description="What stands under the figure.")
+    text: str = Field("", description="What the report says beside the figure.")
+    open: list[Choice] = Field([], description="What the paper leaves open, and what was chosen.")
     experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
+    notebook: Path | None = Field(None, description="The notebook, where it is not notebooks/{id}.ipynb.")
 
 
 class Config(_Model):
@@ -112,28 +131,62 @@ class Config(_Model):
     cluster: Cluster = Field(Cluster(), description="Names and limits of a cluster, from cluster.yaml.")
     experiments: dict[Id, ExperimentConfig]
     figures: dict[Id, FigureConfig]
+    own_claims: list[Path] = Field([], description="Files of claims that are not the paper's; judged, counted nowhere.")
+    _notes: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def module_of(self, experiment_id: str) -> str:
-        """Return the module of an experiment's id."""
-        return self.experiments[experiment_id].module or experiment_id
+        """Return the module of an experiment's id; one of ``reproduction.experiments`` by its short name."""
+        return (self.experiments[experiment_id].module or experiment_id).removeprefix(OUR_EXPERIMENTS)
+
+    def settings_of(self, experiment_id: str) -> Settings:
+        """Return the settings of an experiment's id, parsed.
+
+        Raises:
+            ConfigError: if a field is unknown, missing or out of range.
+        """
+        experiment = load_experiment(self.module_of(experiment_id))
+        where = f"configuration (scale {self.scale}): experiments.{experiment_id}"
+        settings: Settings = check_settings(experiment, self.experiments[experiment_id].settings, where)
+        return settings
+
+    def notebook_of(self, figure_id: str) -> Path:
+        """Return the notebook that draws a figure, relative to the project."""
+        return self.figures[figure_id].notebook or Path("notebooks") / f"{figure_id}.ipynb"
+
+    def note_of(self, experiment_id: str) -> str:
+        """Return how the settings of an experiment's id differ from those of ``config.yaml``, the paper's, in words."""
+        return self._notes.get(experiment_id, "")
 
 
 def experiment_names() -> list[str]:
-    """Return the names of all experiment modules."""
-    found = (module.name for module in pkgutil.iter_modules(reproduction.experiments.__path__))
-    return sorted(name for name in found if name != "base")
+    """Return the names of the experiment modules of ``reproduction.experiments``."""
+    return sorted(module.name for module in pkgutil.iter_modules(reproduction.experiments.__path__))
 
 
-def load_experiment(name: str) -> Experiment:
+def module_path(module: str) -> str:
+    """Return a module's full name: the short name of one in ``reproduction.experiments`` stands for it."""
+    ours = f"{OUR_EXPERIMENTS}{module}"
+    return ours if "." not in module and importlib.util.find_spec(ours) else module
+
+
+def load_experiment(module: str) -> Experiment[Any]:
     """Return the experiment of a module.
 
     Raises:
-        ConfigError: if there is no such module.
+        ConfigError: if there is no such module, it cannot be imported, or it exports no experiment.
     """
-    if name not in experiment_names():
-        raise ConfigError(f"there is no experiment module {name!r}{nearest(name, experiment_names())}")
-    experiment = importlib.import_module(f"reproduction.experiments.{name}").EXPERIMENT
-    assert isinstance(experiment, Experiment)
+    path = module_path(module)
+    try:
+        found = importlib.import_module(path)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+            hint = nearest(module, experiment_names()) if "." not in module else "; is its folder on PYTHONPATH?"
+            raise ConfigError(f"there is no experiment module {module!r}{hint}") from None
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"module {path} cannot be imported: {type(error).__name__}: {reason}") from error
+    experiment = getattr(found, "EXPERIMENT", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"module {path} exports no EXPERIMENT; it has to be a reproduction.contract.Experiment")
     return experiment
 
 
@@ -153,6 +206,8 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read ``config.yaml`` and the scale's file in ``folder``, lay ``overrides`` over them, and validate.
 
+    The scale tiny takes one seed and the ends of each list of a sweep where nothing else is said.
+
     The environment variables MIRRORSYM_CIFAR10_ARCHIVE and MIRRORSYM_CIFAR10_CHECKSUM override both.
 
     Raises:
@@ -164,13 +219,42 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     if scale not in SCALES:
         raise ConfigError(f"there is no scale {scale!r}{nearest(scale, SCALES)}; set it with --config scale=quick")
     base = {"cluster": read_yaml(folder / "cluster.yaml", dict), **base}
-    merged = merge(merge(base, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
+    here = merge(base, {"experiments": _shortened(base)}) if scale == "tiny" else base
+    merged = merge(merge(here, read_yaml(folder / "scales" / f"{scale}.yaml", dict)), overrides)
     try:
         config = Config.model_validate(merge(merged, _from_environment()))
     except ValidationError as error:
         raise ConfigError(describe(error, f"configuration (scale {scale})", Config)) from None
     _check_references(config)
+    config._notes.update(_notes(config, base))
     return config
+
+
+def _shortened(base: Mapping[str, Any]) -> dict[str, Any]:
+    """One seed, and the first and last value of each list of a sweep, for every experiment that has such a list."""
+    found = {}
+    for experiment_id, entry in dict(base.get("experiments") or {}).items():
+        try:
+            seeds, sweep = entry["seeds"], [{name: _ends(part[name]) for name in part} for part in entry["sweep"]]
+        except (TypeError, KeyError):  # the validation says what is wrong
+            continue
+        found[experiment_id] = {"sweep": sweep, "seeds": seeds[:1] if isinstance(seeds, list) else 1}
+    return found
+
+
+def _ends(values: list[Any]) -> list[Any]:
+    return [values[0], values[-1]] if len(values) > 1 else values
+
+
+def _notes(config: Config, base: Mapping[str, Any]) -> dict[str, str]:
+    """How each experiment that ``config.yaml`` has differs from there."""
+    found = {}
+    for experiment_id, entry in dict(base.get("experiments") or {}).items():
+        if experiment_id in config.experiments:
+            experiment = load_experiment(config.module_of(experiment_id))
+            paper = check_settings(experiment, entry.get("settings") or {}, f"config.yaml: experiments.{experiment_id}")
+            found[experiment_id] = note(config.settings_of(experiment_id), paper)
+    return found
 
 
 def _from_environment() -> dict[str, Any]:
@@ -192,14 +276,14 @@ def _check_references(config: Config) -> None:
                     f"there is no experiment {name!r}{nearest(name, config.experiments)}"
                 )
     for experiment_id, entry in config.experiments.items():
-        where = f"configuration (scale {config.scale}): experiments.{experiment_id}"
+        config.settings_of(experiment_id)
         experiment = load_experiment(config.module_of(experiment_id))
-        check_settings(experiment, entry.settings, where)
         for number, product in enumerate(entry.sweep):
-            check_grid(experiment, product, f"{where}.sweep.{number}")
+            where = f"configuration (scale {config.scale}): experiments.{experiment_id}.sweep.{number}"
+            check_grid(experiment, product, where)
 
 
-def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: str) -> BaseModel:
+def check_settings(experiment: Experiment[S], settings: Mapping[str, Any], where: str) -> S:
     """Return the experiment's validated settings.
 
     Raises:
@@ -211,7 +295,7 @@ def check_settings(experiment: Experiment, settings: Mapping[str, Any], where: s
         raise ConfigError(describe(error, f"{where}.settings", experiment.settings)) from None
 
 
-def check_grid(experiment: Experiment, product: Mapping[str, Iterable[float | str]], where: str) -> None:
+def check_grid(experiment: Experiment[Any], product: Mapping[str, Iterable[float | str]], where: str) -> None:
     """Check that a product names each axis of the experiment once, with values that the axis admits.
 
     Raises:
@@ -239,10 +323,14 @@ def _is_number_from(value: float | str, minimum: float) -> bool:
         return False
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of ``config.yaml``, with every experiment's settings, for editors."""
+def json_schema(modules: Iterable[str] = ()) -> dict[str, Any]:
+    """Return the JSON schema of ``config.yaml`` for editors, with the settings of all experiments of ours.
+
+    Args:
+        modules: further modules whose settings it shall have.
+    """
     schema = Config.model_json_schema()
-    models = {load_experiment(name).settings for name in experiment_names()}
+    models = {load_experiment(name).settings for name in {*experiment_names(), *modules}}
     for model in sorted(models, key=lambda model: model.__name__):
         settings = model.model_json_schema()
         schema["$defs"] |= settings.pop("$defs", {}) | {model.__name__: {**settings, "required": []}}

@@ -85,7 +85,7 @@ def work_of(point: Point, pictures: PictureSet | None = None) -> Work | None:
         pictures: of a training; the official sizes of its data set where None is given.
     """
     if point.module in ("homogeneity", "dcs_resnet"):
-        return _training(point, pictures or PICTURES[str(point.settings["dataset"])])
+        return _training(point, pictures or PICTURES[dict(point.settings)["dataset"]])
     count = AMOUNTS.get(point.module)
     return None if count is None else Work(point.module, count(dict(point.settings), point))
 
@@ -124,7 +124,7 @@ def _training(point: Point, pictures: PictureSet) -> Work:
 
     Writing parameters as products adds an elementwise operation for each parameter and step, which is not counted.
     """
-    settings = point.settings
+    settings = dict(point.settings)
     forward = forward_flop(settings["width"], settings["stem_stride"], pictures.shape, pictures.classes)
     steps = pictures.train // settings["batch_size"] * settings["epochs"]
     step_flop = float((1 + BACKWARD) * forward * settings["batch_size"])

@@ -32,7 +32,7 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         FileError: if a folder cannot be written.
     """
     # A fixed name, so that what a killed run left is cleared by the next.
-    scratch = (figures.parent / f".{figures.name}.{notebook.stem}").resolve()
+    scratch = (figures.parent / f".{figures.name}.{executed.stem}").resolve()
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in (figures, executed.parent, scratch):

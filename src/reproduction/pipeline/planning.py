@@ -155,7 +155,7 @@ def _row(config: Config, name: str, directory: Path, wanted: str | None, rates: 
 
 
 def _work(point: Point, data: Path) -> Work | None:
-    dataset = point.settings.get("dataset")
+    dataset = getattr(point.settings, "dataset", None)
     return work_of(point, pictures_of(str(dataset), data) if dataset else None)
 
 

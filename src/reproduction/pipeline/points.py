@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction.contract import Axis, Experiment, Value
+from reproduction.contract import Axis, Experiment, Settings, Value
 from reproduction.errors import ConfigError
-from reproduction.pipeline.config import Config, ExperimentConfig, check_settings, load_experiment
+from reproduction.pipeline.config import Config, load_experiment
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Point:
     Args:
         experiment: the experiment's id.
         module: its module.
-        settings: all fields of its settings, defaults included.
+        settings: its settings.
         data: the checksum of the data set's archive, None where none is read.
         grid: axis names to their values in this job.
         seed: the seed.
@@ -30,7 +30,7 @@ class Point:
 
     experiment: str
     module: str
-    settings: Mapping[str, Any]
+    settings: Settings
     data: str | None
     grid: Mapping[str, Sequence[Value]]
     seed: int
@@ -38,7 +38,7 @@ class Point:
     @property
     def config_hash(self) -> str:
         """Hash of the experiment's module, settings and data, without its grid."""
-        return digest([self.module, self.settings, self.data], 12)
+        return digest([self.module, self.settings.model_dump(mode="json"), self.data], 12)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -53,12 +53,18 @@ class Point:
 
     def to_json(self) -> str:
         """Return the point as one line of JSON, the axes in the order of the file's name."""
-        return json.dumps(vars(self))
+        return json.dumps({**vars(self), "settings": self.settings.model_dump(mode="json")})
 
     @classmethod
     def from_json(cls, text: str) -> Point:
-        """Return the point that :meth:`to_json` wrote."""
-        return cls(**json.loads(text))
+        """Return the point that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: if the text is none that it writes, or its settings are not those of today.
+        """
+        content = json.loads(text)
+        settings = load_experiment(content["module"]).settings.model_validate(content["settings"])
+        return cls(**{**content, "settings": settings})
 
 
 def digest(content: Any, length: int) -> str:
@@ -77,6 +83,11 @@ def canonical(axis: Axis, values: Sequence[Value]) -> list[Value]:
     return sorted({float(value) for value in values})
 
 
+def data_of(config: Config, settings: Settings) -> str | None:
+    """Return the checksum of the archive that a run with these settings reads, None where it reads none."""
+    return config.cifar10.checksum if getattr(settings, "dataset", None) == "cifar10" else None
+
+
 @dataclass(frozen=True)
 class Plan:
     """All points of one experiment at one scale, in a form that a job can read from a small file.
@@ -86,14 +97,20 @@ class Plan:
         experiment: the experiment's id.
         module: its module.
         data: the checksum of the data set's archive, None where none is read.
-        entry: its configuration.
+        settings: its settings.
+        seeds: in ascending order.
+        sweep: products of axis values in canonical form.
+        note: how the scale differs from the paper.
     """
 
     scale: str
     experiment: str
     module: str
     data: str | None
-    entry: ExperimentConfig
+    settings: Settings
+    seeds: Sequence[int]
+    sweep: Sequence[Mapping[str, Sequence[Value]]]
+    note: str = ""
 
     @classmethod
     def of(cls, config: Config, experiment_id: str) -> Plan:
@@ -102,28 +119,26 @@ class Plan:
         Raises:
             ConfigError: if its settings are not valid.
         """
-        entry = config.experiments[experiment_id]
-        module = config.module_of(experiment_id)
-        settings = check_settings(load_experiment(module), entry.settings, f"experiments.{experiment_id}")
-        data = config.cifar10.checksum if getattr(settings, "dataset", None) == "cifar10" else None
-        return cls(config.scale, experiment_id, module, data, entry)
+        entry, module = config.experiments[experiment_id], config.module_of(experiment_id)
+        settings, axes = config.settings_of(experiment_id), load_experiment(module).axes
+        sweep = [{axis.name: canonical(axis, product[axis.name]) for axis in axes} for product in entry.sweep]
+        data, note = data_of(config, settings), config.note_of(experiment_id)
+        return cls(config.scale, experiment_id, module, data, settings, entry.seed_list, sweep, note)
 
     def to_json(self) -> str:
         """Return the plan as JSON text: what decides the result, however the configuration spells it."""
-        experiment = load_experiment(self.module)
-        entry = {
-            "settings": experiment.settings.model_validate(self.entry.settings).model_dump(mode="json"),
-            "seeds": self.entry.seed_list,
-            "sweep": [{a.name: canonical(a, product[a.name]) for a in experiment.axes} for product in self.entry.sweep],
-            "note": self.entry.note,
-        }
-        return json.dumps({**vars(self), "entry": entry}, sort_keys=True, indent=1)
+        parts = {"seeds": self.seeds, "sweep": self.sweep, "note": self.note}
+        content = {name: value for name, value in vars(self).items() if name not in (*parts, "settings")}
+        content["entry"] = {"settings": self.settings.model_dump(mode="json"), **parts}
+        return json.dumps(content, sort_keys=True, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Return the plan that :meth:`to_json` wrote."""
         content = json.loads(text)
-        return cls(**{**content, "entry": ExperimentConfig.model_validate(content["entry"])})
+        entry = content.pop("entry")
+        settings = load_experiment(content["module"]).settings.model_validate(entry.pop("settings"))
+        return cls(**content, settings=settings, **entry)
 
     def points(self) -> list[Point]:
         """Return the points of the sweep, in its order.
@@ -131,14 +146,12 @@ class Plan:
         Raises:
             ConfigError: if two products of the sweep hold the same grid point in different blocks.
         """
-        experiment = load_experiment(self.module)
-        settings = experiment.settings.model_validate(self.entry.settings).model_dump(mode="json")
-        blocks = _blocks(experiment, self.entry.sweep)
+        blocks = _blocks(load_experiment(self.module), self.sweep)
         _refuse_overlap(self.experiment, blocks)
         return [
-            Point(self.experiment, self.module, settings, self.data, block, seed)
+            Point(self.experiment, self.module, self.settings, self.data, block, seed)
             for block in blocks
-            for seed in self.entry.seed_list
+            for seed in self.seeds
         ]
 
 
@@ -151,21 +164,23 @@ def points_of(config: Config, experiment_id: str) -> list[Point]:
     return Plan.of(config, experiment_id).points()
 
 
-def _blocks(experiment: Experiment, sweep: Sequence[Mapping[str, Sequence[Value]]]) -> list[dict[str, list[Value]]]:
+def _blocks(
+    experiment: Experiment[Any], sweep: Sequence[Mapping[str, Sequence[Value]]]
+) -> list[Mapping[str, Sequence[Value]]]:
     """The grids of the sweep's jobs, each once."""
-    blocks = {}
+    blocks: dict[str, Mapping[str, Sequence[Value]]] = {}
     for product in sweep:
-        cut: list[list[list[Value]]] = []
-        for axis in experiment.axes:
-            values = canonical(axis, product[axis.name])
-            cut.append([[value] for value in values] if axis.job_each else [values])
+        cut = [
+            [[value] for value in product[axis.name]] if axis.job_each else [product[axis.name]]
+            for axis in experiment.axes
+        ]
         for block in itertools.product(*cut):
             grid = {axis.name: values for axis, values in zip(experiment.axes, block, strict=True)}
             blocks[digest(grid, 64)] = grid
     return list(blocks.values())
 
 
-def _refuse_overlap(experiment_id: str, blocks: list[dict[str, list[Value]]]) -> None:
+def _refuse_overlap(experiment_id: str, blocks: Sequence[Mapping[str, Sequence[Value]]]) -> None:
     seen: set[tuple[Value, ...]] = set()
     for block in blocks:
         for cell in itertools.product(*block.values()):

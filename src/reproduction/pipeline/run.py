@@ -15,7 +15,7 @@ from reproduction.errors import ConfigError, nearest
 from reproduction.files import write_atomically
 from reproduction.pipeline import fingerprints, provenance, store
 from reproduction.pipeline.checkpoints import FileCheckpoint
-from reproduction.pipeline.config import load_experiment
+from reproduction.pipeline.config import load_experiment, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
 
@@ -77,11 +77,10 @@ def run_point(
             return kept
         if experiment.training:
             checkpoint.stop_on(signal.SIGTERM, signal.SIGINT)
-    settings = experiment.settings.model_validate(point.settings)
     try:
         with ProgressBar(point) as progress:
             context = Context(progress=progress, checkpoint=checkpoint, device=device, images=images)
-            dataset = experiment.run(settings, point.grid, point.seed, context)
+            dataset = experiment.run(point.settings, point.grid, point.seed, context)
     except BaseException as error:
         if isinstance(checkpoint, FileCheckpoint):
             checkpoint.remove_if_empty()
@@ -161,10 +160,9 @@ def load_images(name: str, layout: Layout, checksum: str | None) -> Images:
 
 def code_attributes(point: Point, layout: Layout) -> dict[str, str]:
     """Return what a point's file says of the code that made it."""
-    module = f"reproduction.experiments.{point.module}"
     return {
         "code_version": provenance.code_version(),
-        "fingerprint": fingerprints.accepted(layout.fingerprints, module),
+        "fingerprint": fingerprints.accepted(layout.fingerprints, module_path(point.module)),
     }
 
 

@@ -62,7 +62,7 @@ def read(path: Path) -> xr.Dataset:
         raise StoreError(f"{path} is not a readable netCDF file ({error}); make it again") from None
 
 
-def describe(dataset: xr.Dataset, experiment: Experiment, attributes: Mapping[str, Any]) -> xr.Dataset:
+def describe(dataset: xr.Dataset, experiment: Experiment[Any], attributes: Mapping[str, Any]) -> xr.Dataset:
     """Return the dataset with the contract's units, long names and attributes.
 
     Raises:
@@ -81,7 +81,7 @@ def describe(dataset: xr.Dataset, experiment: Experiment, attributes: Mapping[st
     return described
 
 
-def check(dataset: xr.Dataset, experiment: Experiment) -> None:
+def check(dataset: xr.Dataset, experiment: Experiment[Any]) -> None:
     """Check that a dataset holds exactly the experiment's variables, over the contract's dimensions in their order.
 
     Raises:
@@ -106,7 +106,7 @@ def check(dataset: xr.Dataset, experiment: Experiment) -> None:
         raise StoreError(f"{experiment.name}: dimension {missing[0]!r} has no coordinate")
 
 
-def collect(datasets: Sequence[xr.Dataset], experiment: Experiment) -> xr.Dataset:
+def collect(datasets: Sequence[xr.Dataset], experiment: Experiment[Any]) -> xr.Dataset:
     """Put the points of a sweep into one dataset; cells that no point holds are NaN with status 2.
 
     Args:
@@ -141,7 +141,7 @@ def collect(datasets: Sequence[xr.Dataset], experiment: Experiment) -> xr.Datase
     return xr.Dataset(variables, coords)
 
 
-def _union(datasets: Sequence[xr.Dataset], experiment: Experiment, name: str) -> list[Any]:
+def _union(datasets: Sequence[xr.Dataset], experiment: Experiment[Any], name: str) -> list[Any]:
     found = {value for dataset in datasets for value in dataset[name].values.tolist()}
     choices = next((axis.choices for axis in experiment.axes if axis.name == name), None)
     return sorted(found) if choices is None else [choice for choice in choices if choice in found]

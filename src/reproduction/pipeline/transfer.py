@@ -8,7 +8,7 @@ from pathlib import Path
 from reproduction.errors import ConfigError, UserError, nearest
 from reproduction.files import write_atomically
 from reproduction.pipeline import fingerprints, store
-from reproduction.pipeline.config import SCALES, Config, load, load_experiment
+from reproduction.pipeline.config import SCALES, Config, load, load_experiment, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
 
@@ -34,7 +34,7 @@ def import_files(files: Sequence[Path], layout: Layout) -> list[str]:
             raise ImportRefused(f"{file} and {places[place]} are the same point; import one of them")
         places[place] = file
         # The fingerprint file has to be older than the point: it is an input of the point's rule.
-        fingerprints.update(layout.fingerprints, f"reproduction.experiments.{point.module}")
+        fingerprints.update(layout.fingerprints, module_path(point.module))
     for place, file in places.items():
         write_atomically(place, file.read_bytes())
     return [f"{file} is now {place}" for place, file in places.items()]
@@ -56,7 +56,8 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> 
         point = Point.from_json(dataset.attrs["point"])
         name, recipe = point.name, point.config_hash
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ImportRefused(f"{file} is not a point: its attribute 'point' is missing or damaged") from None
+        what = "its attribute 'point' is missing or damaged, or has settings that are not known here"
+        raise ImportRefused(f"{file} is not a point of this project: {what}") from None
     if point.experiment not in wanted:
         raise ImportRefused(f"{file}: there is no experiment {point.experiment!r}{nearest(point.experiment, wanted)}")
     recipes = sorted(set(wanted[point.experiment].values()))
@@ -73,29 +74,41 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> 
     for axis, values in {**point.grid, "seed": [point.seed]}.items():
         if dataset[axis].values.tolist() != list(values):
             raise ImportRefused(f"{file}: its coordinate {axis!r} is not what its attribute 'point' says")
-    module = f"reproduction.experiments.{point.module}"
+    module = module_path(point.module)
     if dataset.attrs.get("fingerprint") not in fingerprints.valid(layout.fingerprints, module):
         commit = dataset.attrs.get("code_version", "that version")
         raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {commit}")
     return point
 
 
-def accept_results(config: Config, experiment_id: str, layout: Layout) -> str:
-    """Declare that the results of an experiment stand though its code changed; return a line that says so.
+def accept_results(config: Config, experiment_ids: Sequence[str], layout: Layout) -> list[str]:
+    """Declare that results stand though the code of their experiments changed; return a line for each module.
+
+    Experiments without a result are passed over.
 
     Raises:
         ConfigError: if there is no such experiment.
-        ImportRefused: if there is no result, or results of several versions of the code.
+        ImportRefused: if there is no result, or a module's results come from several versions of the code; nothing is
+            accepted then.
     """
-    if experiment_id not in config.experiments:
-        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
-    module = f"reproduction.experiments.{config.module_of(experiment_id)}"
-    files = [layout.point(point.name) for point in points_of(config, experiment_id)]
-    made_by = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
-    if len(made_by) != 1:
-        what = "results of several versions of the code" if made_by else "no results"
-        raise ImportRefused(f"{experiment_id} has {what} at scale {config.scale}, so there is nothing to accept")
-    older = made_by.pop()
-    folder = layout.fingerprints
+    made_by: dict[str, set[str]] = {}
+    for name in experiment_ids:
+        if name not in config.experiments:
+            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
+        files = (layout.point(point.name) for point in points_of(config, name))
+        found = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
+        made_by.setdefault(module_path(config.module_of(name)), set()).update(found)
+    older = {module: found for module, found in made_by.items() if found}
+    if not older:
+        raise ImportRefused(f"there are no results at scale {config.scale} to accept")
+    for module, found in older.items():
+        if len(found) > 1:
+            raise ImportRefused(
+                f"several versions of {module} made the results at scale {config.scale}; none is accepted"
+            )
+    return [_accepted(layout.fingerprints, module, *found) for module, found in older.items()]
+
+
+def _accepted(folder: Path, module: str, older: str) -> str:
     fingerprints.accept(folder, module, older)
-    return f"{experiment_id}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"
+    return f"{module}: today's code ({fingerprints.noted(folder, module)[:12]}) counts as {older[:12]}"

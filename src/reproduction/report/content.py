@@ -77,7 +77,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
     )
     places = {claim.id: figure_of(claim, config) for claim in claims.claims}
     entries = {
-        name: _figure(name, config, layout, words, results, writer)
+        name: _figure(name, config, layout, results, writer)
         | {"claims": [claim.id for claim in claims.claims if places[claim.id] == name]}
         for name in config.figures
     }
@@ -92,12 +92,13 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "headlines": [{**row, "label": labels.get(row["figure"], "")} for row in headlines(results)],
         "figures": entries,
         "sections": _sections(words, config),
-        "claims_by_id": {claim.id: _claim(claim) for claim in claims.claims},
+        "claims_by_id": {claim.id: _claim(claim) for claim in (*claims.claims, *claims.own)},
         "elsewhere": {
             "title": words["elsewhere"],
             "claims": [claim.id for claim in claims.claims if places[claim.id] is None],
         },
-        "choices": _choices(words, config, writer),
+        "own": {"title": words["own"], "claims": [claim.id for claim in claims.own]},
+        "choices": _choices(config, writer),
         "deviating": _deviations(words, claims, results, writer),
         "seconds": _compute(config, layout, results),
         "hashes": [{"experiment": name, **_provenance(data)} for name, data in results.items()],
@@ -106,6 +107,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "verdicts": _verdicts(claims),
         "groups": _groups(claims, places, config, labels),
     }
+    report["groups"] += [report["own"]] if claims.own else []
     report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == NOT_SUPPORTED]
     parts = (
         "introduction",
@@ -236,21 +238,15 @@ def _samples(samples: int) -> str:
 
 
 def _figure(
-    name: str,
-    config: Config,
-    layout: Layout,
-    words: Mapping[str, Any],
-    results: Mapping[str, xr.Dataset],
-    writer: _Writer,
+    name: str, config: Config, layout: Layout, results: Mapping[str, xr.Dataset], writer: _Writer
 ) -> dict[str, Any]:
     entry = config.figures[name]
-    text = words["figures"].get(name, {})
     for suffix in ("pdf", "svg", "csv"):
         if not (path := layout.figure(config.scale, name, suffix)).is_file():
             raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
     width, height = _size(layout.figure(config.scale, name, "svg"))
     notes = [results[part].attrs["scale_note"] for part in entry.experiments]
-    caption = writer.runs(text.get("caption", ""))
+    caption = writer.runs(entry.caption)
     plain = "".join(run.get("text", "") for run in caption)
     return {
         "id": name,
@@ -258,7 +254,7 @@ def _figure(
         "title": entry.title[:1].upper() + entry.title[1:],
         "caption": caption,
         "alt": f"{writer.labels[name]}: {entry.title}. {plain}".strip(),
-        "text": writer.runs(text.get("text", "")),
+        "text": writer.runs(entry.text),
         "notes": [note for note in dict.fromkeys(notes) if note],
         "experiments": list(entry.experiments),
         "wide": width > PAGE_WIDTH,
@@ -287,13 +283,12 @@ def _sections(words: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
     return [section for section in sections if section["figures"]]
 
 
-def _choices(words: Mapping[str, Any], config: Config, writer: _Writer) -> list[dict[str, Any]]:
+def _choices(config: Config, writer: _Writer) -> list[dict[str, Any]]:
     found = []
-    for name in config.figures:
-        rows = words["figures"].get(name, {}).get("open", [])
+    for name, figure in config.figures.items():
+        rows = [{"what": row.what, "chosen": writer.runs(row.chosen)} for row in figure.open]
         if rows:
-            texts = [{"what": row["what"], "chosen": writer.runs(row["chosen"])} for row in rows]
-            found.append({"figure": name, "label": writer.labels[name], "rows": texts})
+            found.append({"figure": name, "label": writer.labels[name], "rows": rows})
     return found
 
 

@@ -36,19 +36,30 @@ def runs_here() -> bool:
     return not (_arguments().dryrun or runs_elsewhere())
 
 
-def points_of_a_job(groups: GroupSettings | None, rule: str, points: int) -> int:
-    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``."""
-    group = groups and groups.overwrite_groups.get(rule)
-    return min(points, groups.group_components.get(group, 1)) if groups and group else 1
+def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: str = "") -> int:
+    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``.
+
+    Args:
+        groups: of the profile, None where there is none.
+        rule: the rule's name.
+        points: how many it has.
+        kind: the group of a rule that the profile does not name; the points of such rules go together.
+    """
+    if groups is None:
+        return 1
+    named = groups.overwrite_groups.get(rule)
+    packed: int = groups.group_components.get(named or kind, 1)
+    return min(points, packed) if named else packed
 
 
-def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
+def check_packing(points: Mapping[str, int], kinds: Mapping[str, str], max_runtime: int) -> None:
     """Refuse a profile that packs more points into a job than the job may ask minutes for, one for each at least.
 
     Snakemake knows the groups of its profiles after the Snakefile is read; an error would then be one of a rule's.
 
     Args:
         points: how many points each rule has.
+        kinds: the group of each rule where a profile does not name it.
         max_runtime: minutes, the longest that one job may ask for.
 
     Raises:
@@ -58,7 +69,7 @@ def check_packing(points: Mapping[str, int], max_runtime: int) -> None:
         given = parse_args(sys.argv[1:])[1]
     groups = GroupSettings(overwrite_groups=given.groups, group_components=given.group_components)
     for rule, count in points.items():
-        together = points_of_a_job(groups, rule, count)
+        together = points_of_a_job(groups, rule, count, kinds[rule])
         if together > max_runtime:
             what = f"{together} points of {rule} go as one job, which asks for a minute for each of them"
             limit = f"cluster.max_runtime is {max_runtime}"
