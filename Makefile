@@ -1,4 +1,4 @@
-# Thin names over the real commands. `make quick` is the paper; everything else is for those who work on it.
+# Thin names over the real commands. `make quick` is the paper; everything else is for those who work on it (make help).
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # processes compiles Snakemake and all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quick paper test test-cluster test-slurm test-faults lint format bench schema lock clean
+.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -25,8 +25,11 @@ $(INSTALLED): envs/requirements.lock pyproject.toml
 test: $(INSTALLED) lint  ## lint and run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# The cluster's tests mostly wait, so the machine's run beside them; the forecast measures, so it runs alone.
-test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine, its faults, the forecast
+test-cluster-smoke: $(INSTALLED)  ## on a real SLURM of this machine: the tiny paper, a preemption, Ctrl-C
+	$(BIN)/python -m pytest tests/cluster -m smoke
+
+# The cluster's tests mostly wait, so the machine's run beside them.
+test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine with all its faults, and those of one machine
 	$(MAKE) -j 2 --output-sync=target test-slurm test-faults
 
 test-slurm: $(INSTALLED)
@@ -35,7 +38,7 @@ test-slurm: $(INSTALLED)
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
@@ -45,13 +48,13 @@ lint: $(INSTALLED)
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
-format: $(INSTALLED)
+format: $(INSTALLED)  ## mend style, strip notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 	$(BIN)/nbstripout notebooks/*.ipynb
 
-schema: $(INSTALLED)
+schema: $(INSTALLED)  ## remake the configuration's schema
 	$(BIN)/mirrorsym schema > config/schema.json
 
 bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json
@@ -60,6 +63,9 @@ bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --no-emit-find-links envs/requirements.in -o envs/requirements.lock
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-20s %s\n' "$$name" "$$what"; done
 
 clean:  ## remove what is quick to remake; results and checkpoints stay
 	rm -rf paper/*/ results/logs results/benchmarks results/.cache .pytest_cache .mypy_cache .ruff_cache

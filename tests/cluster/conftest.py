@@ -18,6 +18,10 @@ from slurm import Slurm, Unavailable
 REQUIRED = "MIRRORSYM_CLUSTER_TESTS"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "smoke: one of the few that run for every change (make test-cluster-smoke)")
+
+
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     """Start a SLURM cluster for all tests, or skip them with the reason; where it is required, fail instead."""
@@ -36,9 +40,16 @@ def slurm() -> Iterator[Slurm]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def silence(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silence]:
-    """Start, before all tests, a run that hears nothing of its jobs until its own test comes, the last of all."""
+    """Start a run that hears nothing of its jobs."""
     started = Silence(tmp_path_factory.mktemp("silence"))
     yield started
     started.run.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def silence_begins(request: pytest.FixtureRequest) -> None:
+    """Start the silent run before all tests where its own test, the last of all, is among them."""
+    if any("silence" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("silence")

@@ -102,6 +102,7 @@ def finish(run: Run, expected: xr.Dataset, resumed: Iterable[int] = (), taken: I
         assert "another job of this point has finished it" in log_of(run.project, "faulty", seed)
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(1200)
 def test_preempted_by_a_higher_partition(expected: xr.Dataset, tmp_path: Path) -> None:
     """The first training is over, and the second writes its only checkpoint when it is told to."""
@@ -135,7 +136,10 @@ def test_one_is_killed_with_a_corrupt_checkpoint_and_one_is_cancelled(expected: 
     assert run.text().count("Trying to restart") == 2
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["sacct answers", "sacct is silent"])
+@pytest.mark.parametrize(
+    "silent",
+    [pytest.param(False, id="sacct answers", marks=pytest.mark.smoke), pytest.param(True, id="sacct is silent")],
+)
 @pytest.mark.timeout(1200)
 def test_ctrl_c_and_the_same_command(expected: xr.Dataset, tmp_path: Path, silent: bool) -> None:
     """All jobs are cancelled, also those whose state is being asked for; SLURM wakes them before it ends them."""

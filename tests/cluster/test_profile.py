@@ -34,6 +34,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
+@pytest.mark.smoke
 @pytest.mark.timeout(1800)
 def test_the_whole_paper_runs_through_slurm(paper: Project, tmp_path: Path) -> None:
     config = load(paper.folder / "config", TINY)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pytest
 
-from reproduction.pipeline.snakemake.command_line import REASON_LENGTH, ShortMessages, keep_signature
+from reproduction.pipeline.snakemake.messages import REASON_LENGTH, ShortMessages
 
 
 def shown(dryrun: bool = False, **changes: Any) -> list[str]:
@@ -42,12 +41,3 @@ def test_a_rule_that_is_no_training_shows_its_files() -> None:
 @pytest.mark.parametrize(("dryrun", "length"), [(False, len("Reason: ") + REASON_LENGTH + 2), (True, 508)])
 def test_only_a_dry_run_shows_the_whole_of_a_long_reason(dryrun: bool, length: int) -> None:
     assert len(shown(dryrun, reason="x" * 500)[1]) == length
-
-
-def test_a_kept_signature_is_the_one_that_would_be_found() -> None:
-    def resource(wildcards: object, attempt: int) -> int:
-        return attempt
-
-    found = inspect.signature(resource)
-    assert inspect.signature(keep_signature(resource)) == found
-    assert keep_signature(resource)(None, attempt=2) == 2

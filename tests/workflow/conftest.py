@@ -10,7 +10,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from project import Project, make_project
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Return one copy of the project for the tests of a file, which build on each other."""
-    return make_project(tmp_path_factory.mktemp("workflow") / "project")
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Return a copy of the project in which nothing has run."""
+    return make_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return the small project after one run; tests take copies of it, which have nothing to do."""
+    made = make_project(tmp_path_factory.mktemp("finished") / "project")
+    made.snakemake()
+    return made

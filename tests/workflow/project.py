@@ -35,6 +35,11 @@ class Project:
 
     folder: Path
 
+    def copy(self, folder: Path) -> Project:
+        """Return a copy of it as it is now; what was up to date stays so."""
+        shutil.copytree(self.folder, folder)
+        return Project(folder)
+
     def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the typed command and return what it printed."""
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from project import Project
+from project import Project, make_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Return one copy of the project for all tests here: each asks that it is left as it was."""
+    return make_project(tmp_path_factory.mktemp("refused") / "project")
 
 
 def refused(project: Project, command: str, *arguments: str, **environment: str) -> list[str]:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from project import ROOT, Project
+from project import ROOT, Project, make_project
 
 from reproduction.analysis.claims import UNDECIDED
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
@@ -19,8 +19,9 @@ TINY = ("--config", "scale=tiny")
 
 
 @pytest.fixture(scope="module")
-def paper(project: Project) -> Project:
-    """The project with its own configuration, after one run."""
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project with its own configuration, after one run. No test changes what is in it."""
+    project = make_project(tmp_path_factory.mktemp("paper") / "project")
     for source in [ROOT / "config" / "config.yaml", *(ROOT / "config" / "scales").glob("*.yaml")]:
         (project.folder / source.relative_to(ROOT)).write_text(source.read_text())
     (project.folder / "claims.yaml").write_text((ROOT / "claims.yaml").read_text())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
-from project import ROOT, SMALL, Project
+from project import ROOT, Project
 
 CLAIM = {
     "id": "made_up",
@@ -22,15 +23,21 @@ CLAIM = {
 
 
 @pytest.fixture(scope="module")
-def paper(project: Project) -> Project:
+def made(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The small project with the report's files and a claim, after one run."""
-    project.configure({**SMALL, "figures": {}})
+    project = finished.copy(tmp_path_factory.mktemp("report") / "project")
     (project.folder / "paper").mkdir()
     for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
         shutil.copy(ROOT / "paper" / name, project.folder / "paper" / name)
     write_claims(project, CLAIM)
     project.snakemake("paper")
     return project
+
+
+@pytest.fixture
+def paper(made: Project, tmp_path: Path) -> Project:
+    """A copy of it for a test of its own."""
+    return made.copy(tmp_path / "project")
 
 
 def write_claims(project: Project, *claims: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,11 +46,18 @@ def verdicts(project: Project) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def judged(project: Project) -> Project:
-    """The project after a run with one claim."""
+def once(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The small project after a run with one claim."""
+    project = finished.copy(tmp_path_factory.mktemp("judged") / "project")
     write(project, CLAIM)
     project.snakemake()
     return project
+
+
+@pytest.fixture
+def judged(once: Project, tmp_path: Path) -> Project:
+    """A copy of it for a test of its own."""
+    return once.copy(tmp_path / "project")
 
 
 def test_a_claim_is_judged_once_and_printed(judged: Project) -> None:

@@ -8,22 +8,23 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from reproduction.pipeline import fingerprints, process
 from reproduction.analysis.claims import ClaimError, claimed_experiments, load_all
-from reproduction.pipeline.snakemake.patches import mend_groups, mend_slurm, points_of_a_job
 from reproduction.errors import ConfigError
 from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
 from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
 from reproduction.pipeline.points import Plan, digest
+from reproduction.pipeline.snakemake import patches
 from reproduction.pipeline.snakemake.command_line import (
     check_packing,
     check_targets,
-    keep_signature,
+    points_of_a_job,
     python,
     runs_elsewhere,
     runs_here,
-    shorten_messages,
 )
+from reproduction.pipeline.snakemake.messages import shorten_messages
+from reproduction.pipeline.snakemake.patches import keep_signature
 
 LAYOUT = Layout()
 PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
@@ -78,8 +79,8 @@ except (ConfigError, ClaimError) as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
-mend_groups()
-mend_slurm()
+if runs_elsewhere():
+    patches.apply(patches.PATCHES)
 CLAIMS_FILE = LAYOUT.claims(CONFIG.scale)
 
 

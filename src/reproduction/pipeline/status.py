@@ -14,8 +14,6 @@ What each state is known by:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -30,7 +28,8 @@ from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.measured import COLLECT, FIGURES
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.snakemake.command_line import last_line
+from reproduction.pipeline.snakemake.marks import unfinished_outputs
+from reproduction.pipeline.snakemake.messages import last_line
 
 DONE, RUNNING, CHECKPOINT, FAILED, WAITING = "done", "running", "checkpoint", "failed", "waiting"
 STATES = (DONE, RUNNING, CHECKPOINT, FAILED, WAITING)
@@ -90,7 +89,7 @@ class _Folders:
         self._listings: dict[Path, dict[str, float]] = {}
         self._locked = _locked_files()
         lock = layout.lock
-        marks = _marks(layout.root / ".snakemake" / "incomplete")
+        marks = unfinished_outputs(layout.root)
         since = lock.stat().st_mtime if lock.is_file() else 0.0
         alive = self._holds(lock)
         self._marks = {output: alive and time_ >= since for output, time_ in marks.items()}
@@ -159,22 +158,6 @@ def _is_alive(lock: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _marks(folder: Path) -> dict[str, float]:
-    """Snakemake's marks of unfinished outputs: their paths, and when each was set.
-
-    A mark is a file whose name is the output's path in base64, cut into folders with "@" in front where it is long.
-    """
-    found = {}
-    for path in folder.rglob("*"):
-        name = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
-        try:
-            if path.is_file():
-                found[base64.urlsafe_b64decode(name).decode()] = path.stat().st_mtime
-        except (binascii.Error, UnicodeDecodeError, OSError):  # another file, or one that was finished meanwhile
-            continue
-    return found
 
 
 def status_of(config: Config, layout: Layout, experiments: Iterable[str]) -> list[Status]:

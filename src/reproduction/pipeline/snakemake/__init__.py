@@ -1,1 +1,1 @@
-"""All that touches Snakemake's inside."""
+"""All that touches Snakemake's inside, or knows what it leaves in files."""

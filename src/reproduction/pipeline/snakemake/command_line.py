@@ -1,28 +1,17 @@
-"""What the Snakefile needs of Snakemake itself: what the command line asks for, and errors in one sentence."""
+"""What the command line asks for: targets, where the jobs run, and how a profile packs them."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
-import logging
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from snakemake.cli import get_argument_parser, parse_args
-from snakemake.logging import DefaultFormatter, logger
 from snakemake.settings.types import GroupSettings
 
 from reproduction.errors import ConfigError, nearest
-from reproduction.pipeline.snakemake.patches import points_of_a_job
-
-OURS = "mirrorsym: "
-TRAINING = "train_"
-REASON_LENGTH = 150
-REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
 
 
 def check_targets(known: Sequence[str]) -> None:
@@ -45,6 +34,22 @@ def runs_elsewhere() -> bool:
 def runs_here() -> bool:
     """Return whether the command runs jobs, and on this machine."""
     return not (_arguments().dryrun or runs_elsewhere())
+
+
+def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: str = "") -> int:
+    """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``.
+
+    Args:
+        groups: of the profile, None where there is none.
+        rule: the rule's name.
+        points: how many it has.
+        kind: the group of a rule that the profile does not name; the points of such rules go together.
+    """
+    if groups is None:
+        return 1
+    named = groups.overwrite_groups.get(rule)
+    packed: int = groups.group_components.get(named or kind, 1)
+    return min(points, packed) if named else packed
 
 
 def check_packing(points: Mapping[str, int], kinds: Mapping[str, str], max_runtime: int) -> None:
@@ -79,72 +84,3 @@ def python(settings: Any) -> str:
     """Return the interpreter of the jobs: the conda environment's where one is used, else the one that runs this."""
     methods = settings.deployment_method if settings else ()
     return "python" if any("conda" in str(method).lower() for method in methods) else sys.executable
-
-
-def keep_signature(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with its signature worked out: Snakemake asks for it several times for each job (PEP 362)."""
-    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-    return function
-
-
-def last_line(path: Path) -> str:
-    """Return the last line of a log file that says something, or an empty text."""
-    return _last_line(path).removeprefix(OURS)
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-    except OSError:
-        return ""
-    return next((line for line in reversed(lines) if line), "")
-
-
-def cause(logs: Sequence[Path], scheduler: str | None) -> str:
-    """Return why a job failed: its own sentence, else the scheduler's, else the last that it wrote."""
-    written = [line for line in map(_last_line, logs) if line]
-    own = [line.removeprefix(OURS) for line in written if line.startswith(OURS)]
-    first_line = (scheduler or "").strip().partition("\n")[0]
-    full = shutil.disk_usage(".").free < 2**20
-    silent = "the disk is full; free some space and run the same command again" if full else "it left no message"
-    return next(filter(None, [*own, first_line, *written]), silent)
-
-
-class ShortMessages(DefaultFormatter):
-    """Snakemake's format, with a failed job as one sentence, the last line of its log, and reasons cut to a line."""
-
-    dryrun = False
-
-    def format_job_info(self, msg: dict[str, Any]) -> str:
-        """Return the lines of a job that starts; a dry run keeps all, since there the reasons are the answer.
-
-        A training is named here: as a directive of its rule, Snakemake would format the name for each job of a plan.
-        """
-        rule = str(msg["rule_name"])
-        if rule.startswith(TRAINING) and not msg["rule_msg"]:
-            values = " ".join(map(str, msg["wildcards"].values()))
-            msg = {**msg, "rule_msg": f"{rule.removeprefix(TRAINING)}: {values}"}
-        reason = str(msg.get("reason") or "")
-        if len(reason) > REASON_LENGTH and not self.dryrun:
-            msg = {**msg, "reason": f"{reason[:REASON_LENGTH]} …"}
-        return str(super().format_job_info(msg))
-
-    def format_job_error(self, msg: dict[str, Any]) -> str:
-        """Return the sentence of a failed job."""
-        logs = [Path(str(path)) for path in msg["log"] or []]
-        where = f"\n  log: {logs[0]}" if logs else ""
-        return f"mirrorsym: {msg['rule_name']} failed: {cause(logs, msg['rule_msg'])}{where}"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record's text, or nothing where it repeats what a failed job's sentence said."""
-        text = str(super().format(record))
-        return "" if text.startswith(REPEATED) else text
-
-
-def shorten_messages(settings: Any) -> None:
-    """Let the terminal show what a person reads, unless --verbose asks for everything; the log file keeps all."""
-    for handler in logger.handlers:
-        if handler.name == "DefaultStreamHandler" and not settings.verbose:
-            formatter = ShortMessages(settings.quiet, settings.show_failed_logs)
-            formatter.dryrun = settings.dryrun
-            handler.setFormatter(formatter)
