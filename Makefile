@@ -43,6 +43,7 @@ lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }

@@ -1,6 +1,117 @@
-"""Mirror symmetries of loss functions, the constraints they induce, and a reproduction of the paper about them.
+"""Mirror symmetries of any network: find them, watch it collapse onto them, constrain parameters by them.
 
-Liu Ziyin, "Symmetry Induces Structure and Constraint of Learning", ICML 2024.
+After Liu Ziyin, "Symmetry Induces Structure and Constraint of Learning", ICML 2024: where a loss has a mirror symmetry,
+ℓ(w) = ℓ((I - 2OOᵀ)w), the place Oᵀw = 0 is one that gradients cannot leave, and that weight decay or gradient noise
+pull towards. Rescaling gives sparsity, rotation low rank, permutation identical neurons::
+
+    import torch, mirrorsym
+
+    x = torch.randn(64, 8)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    monitor = mirrorsym.CollapseMonitor(model, mirrorsym.find_symmetries(model, x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.03)
+    for step in range(1000):
+        optimizer.zero_grad()
+        (model(x) - x[:, :1]).square().mean().backward()
+        optimizer.step()
+    monitor.update()
+    print(monitor.summary())  # two or three of the 16 hidden neurons are different, the others are their copies
+
+It needs numpy and torch. Importing it costs nothing until a name is used.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mirrorsym.constraints import DCS as DCS
+    from mirrorsym.constraints import Hadamard as Hadamard
+    from mirrorsym.constraints import MirrorDCS as MirrorDCS
+    from mirrorsym.constraints import constrain as constrain
+    from mirrorsym.constraints import constrain_all as constrain_all
+    from mirrorsym.constraints import effective_parameters as effective_parameters
+    from mirrorsym.measures import clusters as clusters
+    from mirrorsym.measures import correlation as correlation
+    from mirrorsym.measures import homogeneous_pairs as homogeneous_pairs
+    from mirrorsym.measures import rank as rank
+    from mirrorsym.measures import sparsity as sparsity
+    from mirrorsym.measures import weight_distance as weight_distance
+    from mirrorsym.mirrors import Mirror as Mirror
+    from mirrorsym.mirrors import coupling as coupling
+    from mirrorsym.mirrors import double_rotation_mirror as double_rotation_mirror
+    from mirrorsym.mirrors import identity_mirror as identity_mirror
+    from mirrorsym.mirrors import permutation_mirror as permutation_mirror
+    from mirrorsym.mirrors import rescaling_mirrors as rescaling_mirrors
+    from mirrorsym.mirrors import rotation_mirror as rotation_mirror
+    from mirrorsym.mirrors import sectors as sectors
+    from mirrorsym.stability import gamma_0 as gamma_0
+    from mirrorsym.stability import gamma_1 as gamma_1
+    from mirrorsym.stability import lyapunov_exponent as lyapunov_exponent
+    from mirrorsym.stability import lyapunov_spectrum as lyapunov_spectrum
+    from mirrorsym.stability import second_order_critical_learning_rate as second_order_critical_learning_rate
+    from mirrorsym.symmetries import Slot as Slot
+    from mirrorsym.symmetries import Symmetry as Symmetry
+    from mirrorsym.symmetries import find_symmetries as find_symmetries
+    from mirrorsym.symmetries import holds as holds
+    from mirrorsym.watch import CollapseMonitor as CollapseMonitor
+
+_MODULES = {
+    "DCS": "constraints",
+    "Hadamard": "constraints",
+    "MirrorDCS": "constraints",
+    "constrain": "constraints",
+    "constrain_all": "constraints",
+    "effective_parameters": "constraints",
+    "clusters": "measures",
+    "correlation": "measures",
+    "homogeneous_pairs": "measures",
+    "rank": "measures",
+    "sparsity": "measures",
+    "weight_distance": "measures",
+    "Mirror": "mirrors",
+    "coupling": "mirrors",
+    "double_rotation_mirror": "mirrors",
+    "identity_mirror": "mirrors",
+    "permutation_mirror": "mirrors",
+    "rescaling_mirrors": "mirrors",
+    "rotation_mirror": "mirrors",
+    "sectors": "mirrors",
+    "gamma_0": "stability",
+    "gamma_1": "stability",
+    "lyapunov_exponent": "stability",
+    "lyapunov_spectrum": "stability",
+    "second_order_critical_learning_rate": "stability",
+    "Slot": "symmetries",
+    "Symmetry": "symmetries",
+    "find_symmetries": "symmetries",
+    "holds": "symmetries",
+    "CollapseMonitor": "watch",
+}
+"""Where each public name is defined."""
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is used first.
+
+    Raises:
+        AttributeError: if there is no such name.
+        ImportError: if numpy or torch, which it needs, is missing.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mirrorsym' has no attribute {name!r}; it has {', '.join(__all__)}")
+    try:
+        return getattr(importlib.import_module(f"mirrorsym.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("numpy", "torch"):
+            raise
+        raise ImportError(f"mirrorsym.{name} needs {error.name}: pip install {error.name}") from None
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -7,6 +7,10 @@ from numpy.typing import ArrayLike, NDArray
 
 RELATIVE_RANK_THRESHOLD = 1e-2
 ABSOLUTE_RANK_THRESHOLD = 1e-6
+ZERO_THRESHOLD = 1e-6
+"""Magnitude below which a parameter or a gradient counts as zero (Fig. 7)."""
+IDENTICAL_DISTANCE = 0.1
+"""Distance in weight, relative to the norms, below which two neurons count as copies."""
 
 
 def rank(
@@ -31,7 +35,7 @@ def rank(
     return np.asarray((values > threshold).sum(axis=-1))
 
 
-def sparsity(parameters: ArrayLike, threshold: float = 1e-6) -> NDArray[np.float64]:
+def sparsity(parameters: ArrayLike, threshold: float = ZERO_THRESHOLD) -> NDArray[np.float64]:
     """Return the fraction of parameters with a magnitude below ``threshold`` (the paper's definition, Fig. 7).
 
     Args:

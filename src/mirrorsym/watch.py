@@ -1,13 +1,14 @@
-"""Diagnostics for any network that trains: how far it has collapsed onto the symmetries of its loss.
+"""Watch a network that trains: how far it has collapsed onto the symmetries of its loss.
 
-symmetries = find_symmetries(model, x)
-monitor = CollapseMonitor(model, symmetries)
-for step, batch in enumerate(batches):
-...                       # forward, backward, optimizer.step()
-if step % 500 == 0:
-monitor.update(step)
-print(monitor.summary())
-monitor.to_frame()
+::
+
+    monitor = CollapseMonitor(model, find_symmetries(model, x))
+    for step, batch in enumerate(batches):
+        ...  # forward, backward, optimizer.step()
+        if step % 500 == 0:
+            monitor.update(step)
+    print(monitor.summary())
+    monitor.to_frame()
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class CollapseMonitor:
         self,
         model: nn.Module,
         symmetries: Sequence[Symmetry] = (),
-        identical: float = 0.1,
-        near_zero: float = 1e-6,
+        identical: float = measures.IDENTICAL_DISTANCE,
+        near_zero: float = measures.ZERO_THRESHOLD,
     ) -> None:
         self.records: list[Record] = []
         self._model = model
@@ -111,8 +112,15 @@ class CollapseMonitor:
         return records
 
     def to_frame(self) -> pd.DataFrame:
-        """Return all records as a table with the columns step, name, kind, quantity, value."""
-        import pandas as pd
+        """Return all records as a table with the columns step, name, kind, quantity, value.
+
+        Raises:
+            ImportError: if pandas is missing.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("to_frame makes a pandas table, and pandas is missing: pip install pandas") from None
 
         return pd.DataFrame([vars(record) for record in self.records], columns=list(Record.__dataclass_fields__))
 

@@ -1,4 +1,4 @@
-"""The slurm profile against the configuration: it names what is there, and packs it by the rates that were measured."""
+"""The slurm profile against the configuration: it names what is there, packed by the seconds that were measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from reproduction.pipeline.config import load
-from reproduction.pipeline.planning import forecast
+from reproduction.pipeline.costs import forecast
+from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import points_of
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +28,8 @@ def test_a_job_takes_ten_minutes_or_the_whole_experiment(name: str, tmp_path: Pa
     packed, points = COMPONENTS[name], len(points_of(PAPER, name))
     if packed >= points:
         return
-    (tmp_path / "config").symlink_to(ROOT / "config")  # the committed rates, whatever was calibrated here
-    rows = {row.name: row for row in forecast(PAPER, tmp_path).rows}
+    (tmp_path / "config").symlink_to(ROOT / "config")  # what came with the project, whatever ran here
+    rows = {row.name: row for row in forecast(PAPER, Layout(tmp_path)).rows}
     seconds = TRAINING_SECONDS.get(name) or (rows[name].seconds or 0) / points
     assert packed * seconds >= 0.8 * TEN_MINUTES
 

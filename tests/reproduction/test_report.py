@@ -27,8 +27,7 @@ from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import points_of
 from reproduction.report import plotting, prose
 from reproduction.report.content import ReportError, figure_of, gather
-from reproduction.report.headlines import headlines
-from reproduction.report.render import make_paper, render_html, render_pdf
+from reproduction.report.render import make_paper, render_pdf, render_template
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "paper"
@@ -182,7 +181,7 @@ class Page(HTMLParser):
 
 
 def page(project: Path) -> Page:
-    return Page(render_html(gather(CONFIG, Layout(project)), project / "paper" / "index.html.j2"))
+    return Page(render_template(gather(CONFIG, Layout(project)), project / "paper" / "index.html.j2"))
 
 
 @pytest.mark.parametrize(
@@ -242,13 +241,18 @@ def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> 
     assert caption == [{"text": "After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
 
 
-def test_headline_numbers_are_those_of_the_data() -> None:
-    found = {row["what"]: row["value"] for row in headlines({"sparsity": sparsity_results()})}
-    assert found == {
-        "Weights below 10⁻⁶, vanilla regressor (σ = 0.3, λ = 0.01)": "0 %",
-        "Weights below 10⁻⁶, rescaled regressor (σ = 0.3, λ = 0.01)": "50 (40–55) %",
-        "Weights below 10⁻⁶, rescaled regressor (σ = 0.3, λ = 1)": "100 %",
-    }
+def test_headline_numbers_are_those_of_the_claims_and_controls_that_are_marked(project: Path) -> None:
+    control = {**CLAIM["controls"][0], "headline": "The same, longer"}
+    marked = {"headline": "Weights below 1e-6", "controls": [CLAIM["controls"][0], control]}
+    unknown = {"id": "theorem-9", "place": "Theorem 9", "experiments": [], "headline": "Not run", "effect": None}
+    write_claims(project, claims_of(marked, {"id": "unmarked"}, unknown))
+    label = prose.figure_labels(CONFIG.figures)["fig3_left"]
+    place = {"figure": "fig3_left", "label": label}
+    assert gather(CONFIG, Layout(project))["headlines"] == [
+        {"what": "Weights below 10⁻⁶", "value": "0.735 [0.701, 0.79]", **place},
+        {"what": "The same, longer", "value": "0.01 [0, 0.02]", **place},
+    ]
+    assert "Weights below 10⁻⁶ (Figure 3, left)" in page(project).text
 
 
 def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:

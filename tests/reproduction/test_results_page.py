@@ -1,12 +1,18 @@
-"""The tables of docs/results.md: what they say is in the result file."""
+"""The page of the trainings: what its tables say is in the result files."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from reproduction.report.results_page import dcs_rows, homogeneity_rows
+from reproduction.analysis import neurons, products
+from reproduction.report.render import render_template
+from reproduction.report.results_page import neurons_in_numbers, products_in_numbers
 
+TEMPLATE = Path(__file__).parents[2] / "paper" / "results.md.j2"
 NEURONS, SEEDS = 4, 2
 
 
@@ -25,7 +31,7 @@ def homogeneity() -> xr.Dataset:
     return xr.Dataset(
         {
             "correlation_pre": (dims, matrices),
-            "correlation_post": (dims, matrices),
+            "correlation_post": (dims, start),
             "weight_distance": (dims, weights),
             "initial_correlation_pre": (dims, start),
             "initial_correlation_post": (dims, start),
@@ -37,38 +43,81 @@ def homogeneity() -> xr.Dataset:
     )
 
 
-def test_homogeneity_is_counted_as_it_is() -> None:
-    head, accuracy, pairs, after, groups, constant, close = homogeneity_rows(homogeneity())
-    assert head[2:] == ["decay 0", "decay 0.001"]
-    assert accuracy[2:] == ["75 (70–80)", "60"]
-    assert pairs[1:] == ["0", "0", "33.3"]  # one of the three pairs of neurons that are not constant
-    assert after[1:] == pairs[1:]
-    assert groups[1:] == ["4", "4", "2"]
-    assert constant[1:] == ["0", "0", "1"]
-    assert close[1:] == ["0", "0", "16.7"]  # one of six
-
-
-def test_a_run_that_did_not_finish_is_left_out() -> None:
-    data = homogeneity()
-    data["status"][0, 1] = 1
-    assert homogeneity_rows(data)[1][2:] == ["70", "60"]
-
-
-def test_dcs_is_read_at_the_end_and_time_without_the_start() -> None:
-    arms, shape = ["vanilla", "dcs"], (2, 1, 4)
-    data = xr.Dataset(
+def dcs() -> xr.Dataset:
+    shape = (2, 1, 4)
+    return xr.Dataset(
         {
             "test_accuracy": (("parameterization", "seed", "epoch"), np.arange(8.0).reshape(shape) / 10),
-            "sparsity": (("parameterization", "seed", "epoch"), np.zeros(shape)),
+            "sparsity": (("parameterization", "seed", "epoch"), np.linspace(0, 0.7, 8).reshape(shape)),
             "epoch_seconds": (("parameterization", "seed", "epoch"), np.array([[[0.0, 2, 3, 90]], [[0, 6, 5, 7]]])),
             "pruned_test_accuracy": (("parameterization", "seed"), np.array([[0.2], [0.5]])),
             "peak_memory": (("parameterization", "seed", "batch_size"), np.array([[[1e6, 3e6]], [[2e6, 4e6]]])),
             "status": (("parameterization", "seed"), np.zeros((2, 1), np.int8)),
         },
-        {"parameterization": arms, "batch_size": [1, 128]},
+        {"parameterization": ["vanilla", "dcs"], "batch_size": [1, 128]},
     )
-    rows = {row[0]: row[1:] for row in dcs_rows(data)}
-    assert rows[""] == ["plain", "w⊙u"]
-    assert rows["test accuracy, %"] == ["30", "70"]
-    assert rows["seconds of the median epoch's steps, by the clock"] == ["3", "6"]
-    assert rows["peak memory at batch 1, MB"] == ["1", "2"]
+
+
+def page(**changes: Any) -> str:
+    content: dict[str, Any] = {
+        "scale": "tiny",
+        "measures": {"homogeneous": "0.95", "identical": "0.1", "zero": "10⁻⁶"},
+        "experiments": [],
+        "neurons": neurons_in_numbers(homogeneity()),
+        "products": products_in_numbers(dcs()),
+        "figures": ["fig7"],
+        "claims": [{"verdict": "supported", "statement": "A <b> holds.", "place": "Figure 7", "reason": "1 > 0"}],
+        "spent": [],
+        "plan": ["one", "two"],
+    }
+    return render_template(content | changes, TEMPLATE)
+
+
+def row_of(text: str, name: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")[1:]]
+
+
+def test_the_table_of_neurons_counts_them_as_they_are() -> None:
+    text = page()
+    assert row_of(text, "test accuracy, %") == ["", "75 (70–80)", "60"]
+    assert "|  | at the start | decay 0 | decay 0.001 |\n| --- | --- | --- | --- |\n| test accuracy" in text
+    pairs = "pairs correlated above 0.95 before the activation, %"
+    assert row_of(text, pairs) == ["0", "0", "33.3"]  # one of the three pairs of neurons that are not constant
+    assert row_of(text, "the same after it, %") == ["0", "0", "0"]
+    assert row_of(text, "groups of neurons before the activation") == ["4", "4", "2"]
+    assert row_of(text, "constant neurons before the activation") == ["0", "0", "1"]
+    assert row_of(text, "pairs of the others closer than 0.1 in weight, %") == ["0", "0", "33.3"]
+
+
+def test_a_run_that_did_not_finish_is_left_out() -> None:
+    data = homogeneity()
+    data["status"][0, 1] = 1
+    assert row_of(page(neurons=neurons_in_numbers(data)), "test accuracy, %")[1:] == ["70", "60"]
+    counts = neurons.counts(data)
+    assert bool(counts.sel(weight_decay=0, seed=1)["constant_neurons"].isnull().all())
+    assert bool(counts.sel(weight_decay=0, seed=0)["constant_neurons"].notnull().all())
+    data["status"][0, 0] = 1
+    assert row_of(page(neurons=neurons_in_numbers(data)), "test accuracy, %")[1:] == ["none", "60"]
+
+
+def test_products_are_read_at_the_end_and_time_without_the_start() -> None:
+    text = page()
+    assert "|  | plain | w⊙u |\n| --- | --- | --- |\n| test accuracy, % | 30 | 70 |\n" in text
+    assert row_of(text, "the same with parameters below 10⁻⁶ set to zero, %") == ["20", "50"]
+    assert row_of(text, "parameters below 10⁻⁶, %") == ["30", "70"]
+    assert row_of(text, "seconds of the median epoch's steps, by the clock") == ["3", "6"]
+    assert row_of(text, "peak memory at batch 1, MB") == ["1", "2"]
+    assert row_of(text, "peak memory at batch 128, MB") == ["3", "4"]
+    compared = products.comparison(dcs())
+    np.testing.assert_allclose(compared["initial_sparsity"].values, [[0], [0.4]])
+
+
+def test_the_rest_of_the_page_is_as_it_is_given() -> None:
+    text = page()
+    assert "- **supported**: A <b> holds. (Figure 7) 1 > 0\n" in text
+    assert "![fig7 at scale tiny](results/fig7.png)\n" in text
+    assert "```\none\ntwo\n```" in text
+    assert "Timed here" not in text
+    spent = [{"name": "dcs_resnet", "known": 3, "all": 6, "time": "34 min"}]
+    assert "Timed here: `dcs_resnet`: 3 of 6 trainings, 34 min of one core.\n" in page(spent=spent)

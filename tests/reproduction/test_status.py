@@ -17,7 +17,7 @@ from reproduction.cli.user import cli
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.status import Status, status_of
+from reproduction.pipeline.status import Status, status_of, table
 
 CONFIG = Path(__file__).parents[2] / "config"
 SEEDS = {"scale": "tiny", "experiments": {"sparsity": {"seeds": 6}}}
@@ -190,3 +190,16 @@ def test_figures_and_collections_have_states_too(sweep: Sweep) -> None:
     assert found["collect"].points == found["collect"].counts["waiting"] == 1
     assert found["figures"].points == found["figures"].counts["failed"] == 1
     assert found["figures"].failures[0].said == "cell 3 failed: KeyError: 'sparsity'"
+
+
+def test_the_table_has_a_line_for_each_part_and_their_sum(sweep: Sweep) -> None:
+    sweep.finish(sweep.points[0], diverged=3)
+    first, second = sweep.status(), Status("figures", 2)
+    second.counts["waiting"] = 2
+    head, *lines = table([first, second])
+    assert head.split() == ["jobs", "done", "running", "checkpoint", "failed", "waiting", "diverged", "runs"]
+    assert [line.split() for line in lines] == [
+        ["sparsity", "6", "1", "0", "0", "0", "5", "3"],
+        ["figures", "2", "0", "0", "0", "0", "2", "0"],
+        ["all", "8", "1", "0", "0", "0", "7", "3"],
+    ]

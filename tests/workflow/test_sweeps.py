@@ -79,9 +79,9 @@ def test_numbers_do_not_depend_on_how_the_sweep_is_cut_into_jobs(project: Projec
     xr.testing.assert_identical(project.result("sparsity").drop_attrs(), whole.drop_attrs())
 
 
-def test_comments_make_nothing_stale(project: Project) -> None:
+def test_words_make_nothing_stale(project: Project) -> None:
     for file in (project.folder / MODULE, project.folder / KERNEL):
-        file.write_text(f"# a comment\n{file.read_text()}")
+        file.write_text(f"# a comment\n{file.read_text()}\n'Words.'\n".replace('description="', 'description="More: '))
     assert project.planned() == {}
 
 
@@ -107,14 +107,26 @@ def test_a_change_reverted_after_a_run_is_run_again(project: Project) -> None:
     assert project.planned() == {}
 
 
-def test_a_figure_depends_on_the_theory_that_its_notebook_imports(project: Project) -> None:
-    project.configure({"experiments": {}, "figures": {"fig1": {}}})
+def test_a_figure_depends_on_what_makes_it_and_on_the_theory_that_its_notebook_imports(project: Project) -> None:
+    project.configure({**SMALL, "figures": {"fig1": {}}})
     project.snakemake()
     assert project.planned() == {}
-    file = project.folder / "src/mirrorsym/mirrors.py"
-    before = file.read_text()
-    file.write_text(f"{before}\nCHANGED = 1\n")
-    assert project.planned() == {"fig1": 1}
+    for name, stale in {
+        "mirrorsym/mirrors.py": {"fig1": 1},
+        "reproduction/pipeline/execute.py": {"fig1": 1},
+        "reproduction/pipeline/collect.py": {"collect_sparsity": 1},
+        "reproduction/cli/jobs.py": {},
+    }.items():
+        file = project.folder / "src" / name
+        before = file.read_text()
+        file.write_text(f"{before}\nCHANGED = 1\n")
+        assert project.planned() == stale
+        file.write_text(before)
+
+
+def test_a_project_that_was_moved_has_nothing_to_do(project: Project) -> None:
+    moved = Project(project.folder.rename(project.folder.with_name("moved")))
+    assert moved.planned() == {}
 
 
 def test_an_accepted_change_keeps_the_results(project: Project) -> None:
@@ -126,6 +138,20 @@ def test_an_accepted_change_keeps_the_results(project: Project) -> None:
     assert project.planned() == {}
     file.write_text(f"{before}\nRENAMED = 2\n")
     assert project.planned() != {}
+
+
+def test_results_made_under_a_modules_former_name_are_accepted(tmp_path: Path) -> None:
+    older = make_project(tmp_path / "older")
+    assert older.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    (today,) = (older.folder / "results/fingerprints").glob("reproduction.experiments.sparsity.*.txt")
+    today.rename(today.with_name(today.name.replace("reproduction", "mirrorsym", 1)))
+    older.snakemake()
+    assert not today.exists()  # the results were made from the file of the former name
+    kernel = older.folder / KERNEL
+    kernel.write_text(f"{kernel.read_text()}\nMOVED = 1\n")
+    assert older.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    older.mirrorsym("accept", "--all")
+    assert older.planned() == {}
 
 
 def test_points_travel_by_import(project: Project, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
 from reproduction.analysis.verdicts import (
+    CONFIDENCE,
     LIMITED,
     NOT_SUPPORTED,
     SUPPORTED,
@@ -35,8 +36,6 @@ from reproduction.files import read_yaml
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import ArrayLike
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -120,6 +119,7 @@ NumberSet = Annotated[
     PlainSerializer(lambda region: region.text, return_type=str),
 ]
 Text = Annotated[str, Field(min_length=1)]
+Headline = Annotated[str, Field(description="Words for the number in the report's table of headline numbers, if any.")]
 Scale = Literal["tiny", "quick", "laptop", "paper"]
 
 
@@ -145,6 +145,7 @@ class Control(_Model):
 
     statement: Text = Field(description="What is tested, and what failing would mean.")
     statistic: Statistic
+    headline: Headline = ""
     passes: NumberSet = Field(description="The values with which the claim stands.")
     decisive: bool = Field(False, description="True where failing refutes the claim; else it limits it.")
 
@@ -161,6 +162,7 @@ class Claim(_Model):
     control_experiments: list[Text] = Field([], description="Further experiments that only controls read.")
     statistic: Statistic
     meaning: Text = Field(description="What the statistic is, in words.")
+    headline: Headline = ""
     units: str = Field("1", description="Units of the statistic, '1' where it has none.")
     supported: NumberSet = Field(description="Values of the statistic that support the claim.")
     refuted: NumberSet = Field(description="Values of the statistic that refute it.")
@@ -420,6 +422,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         statement=claim.statement,
         quote=claim.quote,
         statistic=claim.meaning,
+        headline=claim.headline,
         supports=claim.supported.text,
         refutes=claim.refuted.text,
         units=claim.units,
@@ -430,6 +433,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         controls=[
             JudgedControl(
                 statement=control.statement,
+                headline=control.headline,
                 passes=control.passes.text,
                 decisive=control.decisive,
                 effect=one.effect,

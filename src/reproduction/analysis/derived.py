@@ -1,4 +1,4 @@
-"""Variables that claims need and that follow from those of the result files: dead fractions, pairs alike, onsets."""
+"""Variables that follow from those of the result files, by the names that claims.yaml uses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from mirrorsym import measures
+from reproduction.analysis import neurons, ranks, runs
 from reproduction.analysis.statistics.selection import StatisticError
-from reproduction.contract import DIVERGED, FINISHED
+from reproduction.contract import FINISHED
 from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
 
@@ -40,13 +40,6 @@ def variable_of(dataset: xr.Dataset, variable: Named) -> xr.DataArray:
     if name != "finished" and set(dataset["status"].dims) <= set(found.dims):
         found = found.where(dataset["status"] == FINISHED)
     return found.rename(name)
-
-
-def finished(dataset: xr.Dataset) -> xr.DataArray:
-    """Return 1 where a run finished, 0 where it diverged, NaN where the sweep has none."""
-    status = dataset["status"]
-    ended: xr.DataArray = (status == FINISHED).astype(float)
-    return ended.where((status == FINISHED) | (status == DIVERGED))
 
 
 def sparsity_gain(dataset: xr.Dataset) -> xr.DataArray:
@@ -99,15 +92,6 @@ def prediction_over_onset(dataset: xr.Dataset, fraction: float, background: Back
     return inverse_onset(dataset, fraction) * xr.DataArray(critical, coords={"noise_std": dataset["noise_std"].values})
 
 
-def rank_at(dataset: xr.Dataset, relative: float) -> xr.DataArray:
-    """Return the rank by another relative threshold than :data:`mirrorsym.measures.RELATIVE_RANK_THRESHOLD`."""
-    values = dataset["singular_value"]
-    counts: xr.DataArray = xr.apply_ufunc(
-        lambda spectra: measures.rank(spectra, relative=relative).astype(float), values, input_core_dims=[["mode"]]
-    )
-    return counts.where(values.notnull().all("mode"))
-
-
 def dead_fraction(dataset: xr.Dataset, gradient: str, threshold: float) -> xr.DataArray:
     """Return the fraction of a model's parameters whose gradient is below a threshold, after each task."""
     values = dataset[gradient]
@@ -127,105 +111,24 @@ def dead_that_stay(dataset: xr.Dataset, gradient: str, threshold: float) -> xr.D
     return share
 
 
-def homogeneous_pairs(dataset: xr.Dataset, matrix: str, threshold: float) -> xr.DataArray:
-    """Return the fraction of pairs of non-constant neurons correlated above a threshold."""
-    return of_matrices(lambda one: measures.homogeneous_pairs(one, threshold), dataset[matrix])
-
-
-def alive_fraction(dataset: xr.Dataset, matrix: str) -> xr.DataArray:
-    """Return the fraction of neurons that are not constant."""
-    return of_matrices(lambda one: float(np.isfinite(np.diagonal(one)).mean()), dataset[matrix])
-
-
-def groups(dataset: xr.Dataset, matrix: str, threshold: float) -> xr.DataArray:
-    """Return the number of groups of correlated neurons as a share of the non-constant ones."""
-
-    def share(one: NDArray[np.float64]) -> float:
-        alive = int(np.isfinite(np.diagonal(one)).sum())
-        return measures.clusters(one, threshold) / alive if alive else float("nan")
-
-    return of_matrices(share, dataset[matrix])
-
-
-def copies(dataset: xr.Dataset, matrix: str, threshold: float, distance: float) -> xr.DataArray:
-    """Return of the pairs of neurons correlated above a threshold the share whose weights are within a distance."""
-
-    def share(one: NDArray[np.float64], apart: NDArray[np.float64]) -> float:
-        pairs = np.triu_indices(len(one), k=1)
-        alike = one[pairs] > threshold
-        return float((apart[pairs][alike] <= distance).mean()) if alike.any() else float("nan")
-
-    return of_matrices(share, dataset[matrix], dataset["weight_distance"])
-
-
-def matrix_similarity(dataset: xr.Dataset, first: str, second: str) -> xr.DataArray:
-    """Return the correlation between the entries off the diagonal of two matrices, over the neurons that both have."""
-
-    def similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-        pairs = np.triu_indices(len(one), k=1)
-        left, right = one[pairs], other[pairs]
-        both = np.isfinite(left) & np.isfinite(right)
-        if both.sum() < 3 or np.ptp(left[both]) == 0 or np.ptp(right[both]) == 0:
-            return float("nan")
-        return float(np.corrcoef(left[both], right[both])[0, 1])
-
-    return of_matrices(similarity, dataset[first], dataset[second])
-
-
-def within_layer_gap(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the distance between the ranks of key and query of a layer."""
-    rank = dataset["rank"]
-    gap: xr.DataArray = abs(rank.sel(matrix="key", drop=True) - rank.sel(matrix="query", drop=True))
-    return gap
-
-
-def between_layer_gap(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the distance between the ranks of the two layers, for keys and for queries."""
-    rank = dataset["rank"]
-    gap: xr.DataArray = abs(rank.sel(layer=1, drop=True) - rank.sel(layer=2, drop=True))
-    return gap
-
-
-def between_seed_gap(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the distance of each rank from that of the other seeds, mean over them; NaN with one seed."""
-    return other_seeds(dataset["rank"], dataset["rank"])
-
-
-def other_seeds(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
-    """Return the mean distance of each seed's value from the other array's values at the other seeds."""
-    far = abs(one - other.rename(seed="other_seed"))
-    far = far.where(far["seed"] != far["other_seed"])
-    if far.sizes["other_seed"] < 2:
-        return one * np.nan
-    mean: xr.DataArray = far.sum("other_seed", min_count=1) / far.notnull().sum("other_seed")
-    return mean.transpose(*one.dims)
-
-
-def of_matrices(function: Callable[..., float], *matrices: xr.DataArray) -> xr.DataArray:
-    """Return a function of matrices with dimensions (…, neuron, neuron_2), place by place."""
-    core = [["neuron", "neuron_2"]] * len(matrices)
-    found: xr.DataArray = xr.apply_ufunc(function, *matrices, input_core_dims=core, vectorize=True)
-    return found
-
-
 DERIVED: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        finished,
+        runs.finished,
         sparsity_gain,
         excess_risk,
         inverse_onset,
         prediction_over_onset,
-        rank_at,
+        ranks.rank_at,
         dead_fraction,
         dead_that_stay,
-        homogeneous_pairs,
-        alive_fraction,
-        groups,
-        copies,
-        matrix_similarity,
-        within_layer_gap,
-        between_layer_gap,
-        between_seed_gap,
+        neurons.homogeneous_pairs,
+        neurons.alive_fraction,
+        neurons.groups,
+        neurons.copies,
+        neurons.matrix_similarity,
+        ranks.within_layer_gap,
+        ranks.between_layer_gap,
+        ranks.between_seed_gap,
     )
 }

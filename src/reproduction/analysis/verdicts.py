@@ -13,6 +13,8 @@ SUPPORTED = "supported"
 LIMITED = "supported with limits"
 NOT_SUPPORTED = "not supported"
 UNDECIDED = "not decidable at this scale"
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
 VERDICTS = (SUPPORTED, LIMITED, NOT_SUPPORTED, UNDECIDED)
 
 
@@ -24,6 +26,7 @@ class JudgedControl(BaseModel):
     """A control of a claim with its numbers; ``passed`` is None where its interval reaches over the edge."""
 
     statement: str
+    headline: str = ""
     passes: str = ""
     decisive: bool = False
     effect: float | None = None
@@ -41,12 +44,13 @@ class JudgedClaim(BaseModel):
     statement: str
     quote: str = ""
     statistic: str
+    headline: str = ""
     supports: str
     refutes: str
     units: str = "1"
     effect: float | None = None
     interval: tuple[float, float] | None = None
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
     samples: int = 0
     controls: list[JudgedControl] = []
     verdict: str

@@ -106,27 +106,3 @@ def job_cifar10(source: str, out: Path, log: Path) -> None:
         log.write_text(f"{error}\n")
         sys.exit(1)
     log.write_text(f"{out}: {wanted.label}\n")
-
-
-@job.command("points")
-@click.argument("points", metavar="JSON")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-def job_points(points: str, device: str) -> None:
-    """Run points one after the other and print the seconds of each, for the calibration."""
-    import json
-
-    from reproduction.pipeline.calibration import measure_points
-
-    click.echo(json.dumps(measure_points([Point.from_json(point) for point in json.loads(points)], device)))
-
-
-@job.command("steps")
-@click.argument("sizes", metavar="JSON")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu")
-def job_steps(sizes: str, device: str) -> None:
-    """Time training steps of several sizes, for the calibration."""
-    import json
-
-    from reproduction.pipeline.calibration import measure_steps
-
-    click.echo(json.dumps(measure_steps([tuple(size) for size in json.loads(sizes)], device)))

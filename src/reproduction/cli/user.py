@@ -230,30 +230,41 @@ def results(scale: str, directory: Path) -> None:
 @_scale
 @_folder
 def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
-    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from measured rates."""
+    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from what was measured."""
     import json
 
-    from reproduction.pipeline.planning import forecast, table
+    from reproduction.pipeline.costs import forecast, table
 
-    found = forecast(load(directory / "config", {"scale": scale}), directory, device)
+    found = forecast(load(directory / "config", {"scale": scale}), Layout(directory), device)
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
         click.echo(line)
 
 
-@cli.command("calibrate")
+@cli.command("steps")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--minutes", type=float, default=1.0, show_default=True, help="About how long to measure.")
 @_folder
-def calibrate(device: str, minutes: float, directory: Path) -> None:
-    """Measure this machine's rates for `mirrorsym plan`, from shortened jobs."""
-    from reproduction.pipeline import calibration
+def steps(device: str, directory: Path) -> None:
+    """Time steps of the trainings on this machine, for `mirrorsym plan`: their speed and its share of the peak."""
     from reproduction.pipeline.devices import gpu_count
+    from reproduction.pipeline.steps import measure_steps, write_steps
 
     if device == "cuda" and not gpu_count():
         raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
-    device = ("cuda" if gpu_count() else "cpu") if device == "auto" else device
-    rates, path = calibration.calibrate(directory, device, minutes, click.echo)
-    click.echo(f"{rates.name}: rates written to {path}")
+    found = measure_steps(("cuda" if gpu_count() else "cpu") if device == "auto" else device)
+    for line in found.lines():
+        click.echo(line)
+    click.echo(f"{found.name}: written to {write_steps(found, Layout(directory))}")
+
+
+@cli.command("measured")
+@_scale
+@_folder
+def measured(scale: str, directory: Path) -> None:
+    """Keep what the jobs of a scale took that have run here in config/measured.json, for plans before a first run."""
+    from reproduction.pipeline.measured import write_measured
+
+    found, path = write_measured(load(directory / "config", {"scale": scale}), Layout(directory))
+    click.echo(f"{found.processor}, {found.date}: what {len(found.storage)} kinds of jobs took is written to {path}")
 
 
 @cli.command("status")

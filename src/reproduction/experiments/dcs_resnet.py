@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Variable
+from mirrorsym.measures import ZERO_THRESHOLD
+from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
+from reproduction.training.flop import DCS, VANILLA, training_flop
 from reproduction.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from reproduction.data.images import Images
+    from reproduction.data.sizes import Sizes
     from reproduction.models.resnet import ResNet18
 
-VANILLA, DCS = "vanilla", "dcs"
 MEMORY_BATCHES = (1, 128)
-THRESHOLD = 1e-6
 
 
 class DcsResnetSettings(Recipe):
@@ -128,7 +129,7 @@ def _nothing(settings: DcsResnetSettings) -> dict[str, Any]:
     }
 
 
-def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
+def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
     """Return the fraction of a network's parameters, products where they have factors, below a magnitude."""
     import torch
 
@@ -139,7 +140,7 @@ def sparsity(network: nn.Module, threshold: float = THRESHOLD) -> float:
     return float(sum(small for small, _ in counts)) / sum(number for _, number in counts)
 
 
-def prune(network: nn.Module, threshold: float = THRESHOLD) -> None:
+def prune(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> None:
     """Set the parameters below a magnitude to zero, both factors where they have factors."""
     import torch
 
@@ -177,6 +178,12 @@ def peak_memory(
         return [step_peak(network, shape, batch_size, device) for batch_size in MEMORY_BATCHES]
 
 
+def flop(settings: DcsResnetSettings, grid: Grid, sizes: Callable[[str], Sizes]) -> Flop:
+    """Return the FLOPs of a job, which is tested at its start, after each epoch and after pruning."""
+    pictures, arms = sizes(settings.dataset), [str(arm) for arm in grid["parameterization"]]
+    return training_flop(settings, pictures, pictures.test * (settings.epochs + 2), arms[0], len(arms))
+
+
 EXPERIMENT = Experiment(
     name="dcs_resnet",
     title="A ResNet18 with every parameter as a Hadamard product, beside a plain one",
@@ -195,4 +202,5 @@ EXPERIMENT = Experiment(
     run=run,
     coords={"epoch": "passes over the training pictures", "batch_size": "pictures a step, for the peak memory"},
     training=True,
+    flop=flop,
 )

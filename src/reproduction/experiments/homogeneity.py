@@ -8,18 +8,22 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym import measures
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Variable
+from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
+from reproduction.models import PENULTIMATE
+from reproduction.training.flop import training_flop
 from reproduction.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray as xr
     from numpy.typing import NDArray
 
     from reproduction.data.images import Images
+    from reproduction.data.sizes import Sizes
     from reproduction.models.resnet import ResNet18
     from reproduction.training.loop import Pictures
 
-NEURONS = 128
 MATRIX = ("neuron", "neuron_2")
 
 
@@ -54,8 +58,8 @@ def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) 
     coords: dict[str, Any] = {
         "weight_decay": np.array(grid["weight_decay"], float),
         "seed": [seed],
-        "neuron": np.arange(NEURONS),
-        "neuron_2": np.arange(NEURONS),
+        "neuron": np.arange(PENULTIMATE),
+        "neuron_2": np.arange(PENULTIMATE),
         "epoch": np.arange(settings.epochs + 1),
     }
     variables: dict[str, Any] = {
@@ -100,7 +104,7 @@ def _train(
 
 
 def _shape(settings: HomogeneitySettings, name: str) -> tuple[int, ...]:
-    lengths = {"neuron": NEURONS, "neuron_2": NEURONS, "epoch": settings.epochs + 1}
+    lengths = {"neuron": PENULTIMATE, "neuron_2": PENULTIMATE, "epoch": settings.epochs + 1}
     return tuple(lengths[dim] for dim in EXPERIMENT.variables[name].dims)
 
 
@@ -130,6 +134,13 @@ def structure(network: ResNet18, pictures: Pictures, test_points: int) -> dict[s
     }
 
 
+def flop(settings: HomogeneitySettings, grid: Grid, sizes: Callable[[str], Sizes]) -> Flop:
+    """Return the FLOPs of a job: neurons are compared before and after the training, which is then tested."""
+    pictures = sizes(settings.dataset)
+    tested = 2 * min(settings.test_points, pictures.test) + pictures.test
+    return training_flop(settings, pictures, tested, trainings=len(grid["weight_decay"]))
+
+
 EXPERIMENT = Experiment(
     name="homogeneity",
     title="Correlation of the penultimate neurons of a ResNet18 against weight decay",
@@ -156,4 +167,5 @@ EXPERIMENT = Experiment(
         "epoch": "passes over the training pictures",
     },
     training=True,
+    flop=flop,
 )

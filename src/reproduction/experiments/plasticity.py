@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
@@ -35,7 +36,9 @@ class PlasticitySettings(Settings):
     epsilon: float = Field(1e-8, gt=0, description="Adam's epsilon.")
     gradient_noise_variance: float = Field(1e-4, ge=0, description="Variance of the noise of rescaled_gradient_noise.")
     bias_variance: float = Field(1e-4, ge=0, description="Variance of the fixed biases of rescaled_bias.")
-    dead_threshold: float = Field(1e-6, gt=0, description="Gradients below it on every point of a task count as zero.")
+    dead_threshold: float = Field(
+        ZERO_THRESHOLD, gt=0, description="Gradients below it on every point of a task count as zero."
+    )
 
 
 @dataclass

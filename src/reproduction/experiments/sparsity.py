@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from mirrorsym.measures import sparsity
+from mirrorsym.measures import ZERO_THRESHOLD, sparsity
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
@@ -26,7 +26,7 @@ class SparsitySettings(Settings):
     steps: int = Field(100_000, ge=1, description="SGD steps, each on one fresh sample.")
     initial_variance: float = Field(1 / 200, gt=0, description="Variance of the normal start of every factor.")
     thresholds: tuple[float, ...] = Field(
-        (1e-6, 1e-3), min_length=1, description="Magnitudes below which a weight counts as zero."
+        (ZERO_THRESHOLD, 1e-3), min_length=1, description="Magnitudes below which a weight counts as zero."
     )
 
 

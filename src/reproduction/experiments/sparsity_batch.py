@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from mirrorsym.measures import sparsity
+from mirrorsym.measures import ZERO_THRESHOLD, sparsity
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.errors import UserError
 from reproduction.streams import stream
@@ -25,7 +25,7 @@ class SparsityBatchSettings(Settings):
     initial_variance: float = Field(1 / 200, gt=0, description="Variance of the normal start of both factors.")
     noise_std: float = Field(1.0, ge=0, description="Standard deviation of the label noise.")
     thresholds: tuple[float, ...] = Field(
-        (1e-6, 1e-3), min_length=1, description="Magnitudes below which a weight counts as zero."
+        (ZERO_THRESHOLD, 1e-3), min_length=1, description="Magnitudes below which a weight counts as zero."
     )
 
 

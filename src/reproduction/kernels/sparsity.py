@@ -11,7 +11,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-RUNNING, DIVERGED, ABSORBED = 0, 1, 2
+from reproduction.contract import DIVERGED
+
+RUNNING, ABSORBED = 0, 2
+"""States of a run beside the contract's ``DIVERGED``."""
 
 BLOCK = 50
 """Steps between two looks at a run: whether it diverged, and which weights have collapsed for good."""

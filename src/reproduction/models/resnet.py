@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-PENULTIMATE = 128
-"""Neurons of the fully connected penultimate layer (Appendix B.2)."""
+from reproduction.models import PENULTIMATE
 
 
 class ResNet18(ResNet):

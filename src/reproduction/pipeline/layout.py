@@ -25,6 +25,11 @@ class Layout:
         return self.root / "config"
 
     @property
+    def measured(self) -> Path:
+        """What jobs took elsewhere, for the plan of a scale before its first run."""
+        return self.config / "measured.json"
+
+    @property
     def cifar10(self) -> Path:
         """The pictures, unpacked."""
         return self.root / "data" / "cifar10.nc"
@@ -101,6 +106,10 @@ class Layout:
     def benchmark(self, scale: str, job: str) -> Path:
         """What Snakemake measured of such a job."""
         return self.results / "benchmarks" / scale / f"{job}.tsv"
+
+    def steps(self, device: str) -> Path:
+        """The speed of training steps on a device of this project."""
+        return self.results / "steps" / f"{device}.json"
 
     def figures(self, scale: str) -> Path:
         """The folder of a scale's figures."""

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from reproduction.contract import DIVERGED
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.planning import COLLECT, FIGURES
+from reproduction.pipeline.measured import COLLECT, FIGURES
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.snakemake.marks import unfinished_outputs
 from reproduction.pipeline.snakemake.messages import last_line
@@ -236,18 +237,17 @@ def _count_diverged(path: Path) -> int | None:
 
 def table(found: list[Status]) -> list[str]:
     """Return the status as lines for a terminal."""
-    heads = ["jobs", *STATES, "diverged runs"]
-    lines = [f"{'':<28}" + "".join(f"{head:>{len(head) + 2}}" for head in heads)]
     total = Status("all")
     for status in found:
         total.points += status.points
         total.diverged += status.diverged
         for state in STATES:
             total.counts[state] += status.counts[state]
-    for status in [*found, *([total] if len(found) > 1 else [])]:
-        numbers = [status.points, *(status.counts[state] for state in STATES), status.diverged]
-        columns = (f"{number:>{len(head) + 2}}" for number, head in zip(numbers, heads, strict=True))
-        lines.append(f"{status.name:<28}" + "".join(columns))
+    cells = [
+        [status.name, status.points, *(status.counts[state] for state in STATES), status.diverged]
+        for status in [*found, *([total] if len(found) > 1 else [])]
+    ]
+    lines = tabulate(cells, ["", "jobs", *STATES, "diverged runs"], "plain").splitlines()
     lines += [f"running: {output}" for status in found for output in status.going]
     for status in found:
         for failure in status.failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,19 @@ STATUS = {
     "long_name": "state of the run",
     "standard_name": "status_flag",
     "units": "1",
-    "flag_values": np.array([0, 1, 2], dtype=np.int8),
+    "flag_values": np.array([FINISHED, DIVERGED, NOT_IN_SWEEP], dtype=np.int8),
     "flag_meanings": "finished diverged not_part_of_the_sweep",
 }
 
 
 class StoreError(UserError, ValueError):
     """A result file does not hold what it should."""
+
+
+def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return what an experiment kept fixed."""
+    found: dict[str, Any] = json.loads(dataset.attrs["settings"])
+    return found
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from tabulate import tabulate
+
 from reproduction.analysis.verdicts import counts, read_verdicts
-from reproduction.pipeline.benchmarks import clock_seconds
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.measured import clock_seconds
 from reproduction.pipeline.points import points_of
 
 
@@ -29,9 +31,9 @@ def closing_lines(config: Config, layout: Layout) -> list[str]:
     """Return what ``make quick`` says at its end."""
     made = [name for name in config.figures if layout.figure(config.scale, name, "pdf").is_file()]
     parts = seconds_by_part(config, layout)
-    lines = [f"{'part':<28} jobs  job seconds"]
-    lines += [f"{part:<28} {count:4d}  {seconds:11.1f}" for part, (count, seconds) in parts.items()]
-    lines.append(f"{'all':<28} {sum(c for c, _ in parts.values()):4d}  {sum(s for _, s in parts.values()):11.1f}")
+    counted, spent = (sum(column) for column in zip(*parts.values(), strict=True)) if parts else (0, 0.0)
+    cells = [[part, *numbers] for part, numbers in {**parts, "all": (counted, spent)}.items()]
+    lines = tabulate(cells, ["part", "jobs", "job seconds"], "plain", floatfmt=".1f").splitlines()
     figures, results = layout.figures(config.scale), layout.scale(config.scale)
     lines.append(f"scale {config.scale}: {len(made)} of {len(config.figures)} figures in {figures}/: {', '.join(made)}")
     lines.append(f"result files are in {results}/, executed notebooks in {results}/notebooks/")

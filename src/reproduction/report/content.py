@@ -19,6 +19,7 @@ from reproduction.analysis.verdicts import (
     SUPPORTED,
     UNDECIDED,
     JudgedClaim,
+    JudgedControl,
     Verdicts,
     read_verdicts,
 )
@@ -29,7 +30,6 @@ from reproduction.pipeline.config import Config, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.report import prose
 from reproduction.report.closing import seconds_by_part
-from reproduction.report.headlines import headlines
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,7 +89,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "scale": config.scale,
         "abstract": writer.paragraphs(words["abstract"]),
         "formulas": words["method"]["formulas"],
-        "headlines": [{**row, "label": labels.get(row["figure"], "")} for row in headlines(results)],
+        "headlines": [row for claim in claims.claims for row in _headlines(claim, places[claim.id] or "", labels)],
         "figures": entries,
         "sections": _sections(words, config),
         "claims_by_id": {claim.id: _claim(claim) for claim in (*claims.claims, *claims.own)},
@@ -222,6 +222,20 @@ def _claim(claim: JudgedClaim) -> dict[str, Any]:
             for control in claim.controls
         ],
     }
+
+
+def _headlines(claim: JudgedClaim, figure: str, labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """The numbers of a claim and its controls that are marked as headlines, where the scale has them."""
+    place = {"figure": figure, "label": labels.get(figure, "")}
+    numbers: list[tuple[JudgedClaim | JudgedControl, str]] = [
+        (claim, claim.units),
+        *((control, "1") for control in claim.controls),
+    ]
+    return [
+        {"what": formatting.typeset(one.headline), "value": _effect(one.effect, one.interval, units), **place}
+        for one, units in numbers
+        if one.headline and one.effect is not None
+    ]
 
 
 def _effect(effect: float | None, interval: tuple[float, float] | None, units: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,7 @@ def write_gallery(config: Config, layout: Layout) -> list[Path]:
     gallery = layout.root / "docs" / "gallery"
     entries = []
     for name, figure in config.figures.items():
-        source = layout.figure(config.scale, name, "png")
-        if not source.is_file():
-            raise FileError(f"{source} is missing; make it with snakemake")
-        write_atomically(gallery / f"{name}.png", shrunk(source))
+        write_atomically(gallery / f"{name}.png", shrunk(layout.figure(config.scale, name, "png")))
         lines = [caption(layout.result(config.scale, part)) for part in figure.experiments]
         under = "<br>\n".join(lines or ["Computed from the definition; no experiment."])
         entries.append(f"### {name}: {figure.title}\n\n![{name}](docs/gallery/{name}.png)\n\n{under}\n")
@@ -47,8 +43,7 @@ def caption(result: Path) -> str:
     """
     dataset = store.read(result)
     note = dataset.attrs["scale_note"] or f"{dataset.attrs['scale']}: at the paper's settings"
-    settings: dict[str, Any] = json.loads(dataset.attrs["settings"])
-    listed = ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
+    listed = ", ".join(f"{key} {_short(value)}" for key, value in store.settings_of(dataset).items())
     return f"`{dataset.attrs['experiment']}` ({note}; {dataset.sizes['seed']} seeds): {listed}."
 
 
@@ -59,11 +54,17 @@ def _short(value: Any) -> str:
 
 
 def shrunk(source: Path) -> bytes:
-    """Return a picture as a PNG of at most ``WIDTH`` pixels and 256 colours."""
+    """Return a picture as a PNG of at most ``WIDTH`` pixels and 256 colours.
+
+    Raises:
+        FileError: if there is none.
+    """
     import io
 
     from PIL import Image
 
+    if not source.is_file():
+        raise FileError(f"{source} is missing; make it with snakemake")
     buffer = io.BytesIO()
     with Image.open(source) as picture:
         small = picture.convert("RGB")

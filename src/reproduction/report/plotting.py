@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from tueplots import figsizes
 
+from reproduction.analysis import runs
 from reproduction.pipeline import provenance, store
 from reproduction.pipeline.layout import FIGURE_FORMATS
 
@@ -83,25 +84,45 @@ def figure(
     return plt.subplots(nrows, ncols, figsize=(inches, ratio * inches), layout="constrained", **subplots)
 
 
-def band(ax: Axes, x: ArrayLike, values: xr.DataArray, dim: str = "seed", **line: Any) -> Any:
+def band(ax: Axes, x: ArrayLike, values: xr.DataArray, **line: Any) -> Any:
     """Draw the median over seeds as a line and the range from smallest to largest as a band.
 
     Args:
         ax: where to draw.
         x: positions, shape (n,).
-        values: dimensions ``dim`` and one other of length n; NaN (a diverged run) is left out.
-        dim: the dimension of the spread.
+        values: dimensions ``seed`` and one other of length n; NaN (a diverged run) is left out.
         **line: passed on to ``ax.plot``.
 
     Returns:
         The line.
     """
-    other = next(name for name in values.dims if name != dim)
-    array: Any = np.ma.masked_invalid(values.transpose(dim, other).values)
+    middle, low, high = runs.spread(values)
     line.setdefault("color", ax._get_lines.get_next_color())  # type: ignore[attr-defined]
-    (drawn,) = ax.plot(x, np.ma.median(array, axis=0), **line)  # type: ignore[no-untyped-call]
-    ax.fill_between(x, array.min(axis=0), array.max(axis=0), color=line["color"], alpha=0.2, linewidth=0)
+    (drawn,) = ax.plot(x, middle, **line)
+    ax.fill_between(x, low, high, color=line["color"], alpha=0.2, linewidth=0)
     return drawn
+
+
+def spread(values: xr.DataArray, form: str) -> str:
+    """Return the median and the range over seeds as text, such as ``3.1 (2.0–4.5)``; "diverged" where none finished.
+
+    Args:
+        values: dimension ``seed``.
+        form: of each number, such as ``{:.1f}``.
+    """
+    middle, low, high = (form.format(float(value)) for value in runs.spread(values))
+    if not np.isfinite(values).any():
+        return "diverged"
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def edges(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the edges of cells on a logarithmic axis, halfway between neighbours, shape (n + 1,)."""
+    logs = np.log(np.asarray(values, float))
+    if len(logs) == 1:
+        return np.asarray(np.exp([logs[0] - 0.5, logs[0] + 0.5]))
+    middle = (logs[1:] + logs[:-1]) / 2
+    return np.asarray(np.exp([2 * logs[0] - middle[0], *middle, 2 * logs[-1] - middle[-1]]))
 
 
 def theory(ax: Axes, x: ArrayLike, y: ArrayLike, label: str | None = None, **line: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reproduction.files import write_atomically
+from reproduction.formatting import spread
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.report.content import ReportError, gather
@@ -32,7 +33,7 @@ def make_paper(config: Config, layout: Layout) -> list[Path]:
     numbers, pdf, page = layout.numbers(config.scale), layout.pdf(config.scale), layout.page(config.scale)
     sources = layout.root / "paper"
     write_atomically(numbers, json.dumps(report, ensure_ascii=False, indent=1))
-    html = render_html(report, sources / "index.html.j2")
+    html = render_template(report, sources / "index.html.j2")
     write_atomically(pdf, render_pdf(numbers, sources / "main.typ", layout.root))
     write_atomically(page, html)
     return [numbers, pdf, page]
@@ -73,8 +74,8 @@ def _explain(error: Any, main: Path) -> str:
     return f"typst: {place[1] if place else main}: {' '.join(str(error.message).split())}"
 
 
-def render_html(report: Mapping[str, Any], template: Path) -> str:
-    """Return the page.
+def render_template(report: Mapping[str, Any], template: Path) -> str:
+    """Return a filled template; what goes into HTML is escaped.
 
     Raises:
         ReportError: if the template is missing or wrong.
@@ -83,11 +84,12 @@ def render_html(report: Mapping[str, Any], template: Path) -> str:
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["spread"] = lambda numbers, scale: spread(*(scale * number for number in numbers))
     try:
         return environment.get_template(template.name).render(report=report)
     except jinja2.TemplateNotFound:

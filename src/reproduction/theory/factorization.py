@@ -94,6 +94,12 @@ def predicted_rank(exponents: ArrayLike) -> NDArray[np.intp]:
     return np.asarray((np.asarray(exponents) > 0).sum(axis=-1))
 
 
+def diagonal_rank(signal: float, learning_rate: ArrayLike, dimension: int = 200) -> NDArray[np.intp]:
+    """Return how many modes stay by the diagonal approximation, in the shape of ``learning_rate``."""
+    rates = np.asarray(learning_rate)[..., None]
+    return np.asarray((diagonal_critical_learning_rates(signal, dimension) > rates).sum(axis=-1))
+
+
 def diagonal_critical_learning_rates(signal: float, dimension: int = 200) -> Array:
     """Return Eq. 5 for each mode of matrix factorization, as if the modes did not mix.
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mirrorsym import stability
 from reproduction.theory import exponents
 
 Background = Literal["collapsed", "learnt"]
@@ -93,6 +94,16 @@ def critical_learning_rates(
         lambda rate: float(exponent(rate, noise_std, background, dimension)),
         scale=1 / float(np.sqrt(mean_square)),
     )
+
+
+def second_order(noise_std: float, background: Background = "collapsed", dimension: int = 200) -> float:
+    """Return the learning rate from which Eq. 5, the expansion to second order, lets one feature collapse."""
+    return float(stability.second_order_critical_learning_rate(*moments(noise_std, background, dimension)))
+
+
+def slowest_learning_rate(steps: int, dimension: int = 200) -> float:
+    """Return the learning rate below which steps are too few to learn: the factors grow by less than e."""
+    return dimension / (2 * steps)
 
 
 def _log_mean_of_noise(ratio: Array) -> Array:

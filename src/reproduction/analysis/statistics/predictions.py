@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from mirrorsym import stability
 from reproduction.analysis.derived import critical_learning_rates
+from reproduction.analysis.ranks import predicted_rank
 from reproduction.analysis.statistics.selection import At, NoDataError, Results, dataset_of, select
-from reproduction.theory import factorization, rescaled_regressor
+from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
 
 
@@ -45,8 +45,8 @@ def phase_agreement(
         if rule == "exact":
             low, high = critical_learning_rates(float(noise), background, dataset.sizes["feature"])
         else:
-            moments = rescaled_regressor.moments(float(noise), background, dataset.sizes["feature"])
-            low, high = float(stability.second_order_critical_learning_rate(*moments)), np.inf
+            features = dataset.sizes["feature"]
+            low, high = rescaled_regressor.second_order(float(noise), background, features), np.inf
         predicted.append((rates > low) & (rates < high))
     expected = xr.concat(predicted, dim=data["noise_std"])
     collapsed, others = data >= fraction, data < fraction  # both false where a run did not finish
@@ -90,9 +90,7 @@ def spread_of_predicted_rank(results: Results, *, experiment: str, stability: st
 
 def _ranks(results: Results, experiment: str, exponents: str, at: At) -> tuple[xr.DataArray, xr.DataArray]:
     rank = select(dataset_of(results, experiment)["rank"], at)
-    spectra = dataset_of(results, exponents)["lyapunov_exponent"]
-    positive = xr.apply_ufunc(factorization.predicted_rank, spectra, input_core_dims=[["mode"]])
-    predicted = positive.astype(float).mean("seed")
+    predicted = predicted_rank(dataset_of(results, exponents))
     rank, predicted = xr.align(rank, predicted, join="inner")
     if not rank.size:
         raise NoDataError(f"{experiment} and {exponents} have no signal and learning rate in common")

@@ -64,14 +64,24 @@ def _index(coordinate: xr.DataArray, place: Place) -> int | list[int]:
         return _exact(values, place, name)
     (word, bound), numbers = next(iter(place.items())), values.astype(float)
     if word == "nearest":
-        if not (numbers > 0).any():
-            raise NoDataError(f"no {name} above 0 was run")
-        with np.errstate(divide="ignore"):
-            return int(np.argmin(np.abs(np.log(numbers / bound))))
+        return nearest(coordinate, bound)
     kept = np.flatnonzero(numbers > bound if word == "above" else numbers < bound)
     if not kept.size:
         raise NoDataError(f"no {name} {word} {bound:g} was run")
     return [int(i) for i in kept]
+
+
+def nearest(coordinate: xr.DataArray, wanted: float) -> int:
+    """Return the place of the value above 0 that is nearest to a number, by their ratio.
+
+    Raises:
+        NoDataError: if there is none above 0.
+    """
+    values = coordinate.values.astype(float)
+    if not (values > 0).any():
+        raise NoDataError(f"no {coordinate.name} above 0 was run")
+    with np.errstate(divide="ignore"):
+        return int(np.argmin(np.abs(np.log(values / wanted))))
 
 
 def _exact(values: Any, wanted: float | str, name: Any) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import xarray as xr
 
-from reproduction.analysis.derived import other_seeds
+from reproduction.analysis.ranks import other_seeds
 from reproduction.analysis.statistics import selection
 from reproduction.analysis.statistics.selection import At, Reduce, Results, dataset_of
 

@@ -1,0 +1,68 @@
+"""What the package says of itself: its public names, what importing it costs, and the example of its docstring."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import mirrorsym
+
+
+@pytest.mark.parametrize("name", mirrorsym.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    assert getattr(mirrorsym, name).__doc__
+    assert name in dir(mirrorsym)
+
+
+def test_a_wrong_name_is_an_error_that_lists_the_right_ones() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'find_symmetry'; it has .*find_symmetries"):
+        _ = mirrorsym.find_symmetry
+
+
+def test_type_checkers_see_the_names_that_are_there() -> None:
+    source = Path(mirrorsym.__file__).read_text(encoding="utf-8")
+    for name, module in mirrorsym._MODULES.items():
+        assert f"from mirrorsym.{module} import {name} as {name}" in source
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_importing_it_imports_nothing() -> None:
+    assert python("import sys, mirrorsym; print({'torch', 'numpy'} & set(sys.modules))") == "set()\n"
+
+
+def test_a_name_that_needs_no_torch_imports_none() -> None:
+    assert python("import sys, mirrorsym; mirrorsym.rank, mirrorsym.Mirror; print('torch' in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize(("name", "missing"), [("find_symmetries", "torch"), ("Mirror", "numpy")])
+def test_a_missing_dependency_is_one_sentence(name: str, missing: str) -> None:
+    code = f"""
+    import sys, mirrorsym
+    sys.modules[{missing!r}] = None
+    try:
+        mirrorsym.{name}
+    except ImportError as error:
+        print(error)
+    """
+    assert python(textwrap.dedent(code)) == f"mirrorsym.{name} needs {missing}: pip install {missing}\n"
+
+
+def test_the_example_of_the_docstring_runs_and_finds_the_collapse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mirrorsym.__doc__ is not None
+    code = mirrorsym.__doc__.partition("::\n\n")[2].partition("\n\nIt needs")[0]
+    assert len(code.strip().splitlines()) <= 12
+    exec(compile(textwrap.dedent(code), "example", "exec"), {})
+    copies, signs = capsys.readouterr().out.splitlines()
+    left = re.fullmatch(r"0, 2 \(permutation\): (\d+) of 16 units are different", copies)
+    assert left is not None
+    assert 1 <= int(left[1]) <= 4
+    assert signs == "0, 2 (sign_flip): 16 of 16 units are not zero"

@@ -1,0 +1,152 @@
+"""What figures, tables and claims share, on small data whose answers are worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from mirrorsym import stability
+from reproduction.analysis import neurons, products, ranks, runs
+from reproduction.analysis.statistics import NoDataError
+from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
+from reproduction.report import plotting
+from reproduction.theory import factorization, rescaled_regressor
+
+NAN = np.nan
+STATES = np.array([[FINISHED, FINISHED, DIVERGED], [DIVERGED, DIVERGED, DIVERGED], [NOT_IN_SWEEP] * 3], np.int8)
+
+
+@pytest.fixture
+def sweep() -> xr.Dataset:
+    """Three rates with three seeds: one seed diverges, all do, and the third rate is not in the sweep."""
+    height = np.where(STATES == FINISHED, [1.0, 4.0, 0.0], NAN)
+    return xr.Dataset({"height": (("rate", "seed"), height), "status": (("rate", "seed"), STATES)})
+
+
+def test_states_of_runs(sweep: xr.Dataset) -> None:
+    np.testing.assert_array_equal(runs.finished(sweep), [[1, 1, 0], [0, 0, 0], [NAN] * 3])
+    np.testing.assert_allclose(runs.diverged_share(sweep), [1 / 3, 1, NAN])
+    assert runs.diverged_count(sweep) == "4 of 6"
+    sweep["height"][0, 2] = 7
+    np.testing.assert_array_equal(runs.of_finished(sweep)["height"][0], [1, 4, NAN])
+
+
+@pytest.mark.filterwarnings("error")
+def test_seeds_that_diverged_are_left_out_of_median_and_range(sweep: xr.Dataset) -> None:
+    middle, low, high = runs.spread(sweep["height"])
+    np.testing.assert_array_equal(middle, [2.5, NAN, NAN])
+    np.testing.assert_array_equal(low, [1, NAN, NAN])
+    np.testing.assert_array_equal(high, [4, NAN, NAN])
+    np.testing.assert_array_equal(runs.median(sweep["height"]), middle)
+    texts = [plotting.spread(sweep["height"].isel(rate=i), "{:.1f}") for i in range(3)]
+    assert texts == ["2.5 (1.0–4.0)", "diverged", "diverged"]
+    assert plotting.spread(sweep["height"][0, :1], "{:.1f}") == "1.0"
+
+
+def test_the_decay_shown_is_the_nearest_by_ratio() -> None:
+    def shown(*decays: float) -> float:
+        return neurons.decay_shown(xr.Dataset(coords={"weight_decay": list(decays)}))
+
+    assert shown(0.0, 1e-4, 5e-4, 1e-3, 5e-3) == 1e-3
+    assert shown(0.0, 2e-4, 4e-3) == 4e-3  # four times as large, and a fifth
+    with pytest.raises(NoDataError, match="no weight_decay above 0"):
+        shown(0.0)
+
+
+def test_neurons_are_counted_before_and_after_a_training() -> None:
+    """Of four neurons two fire alike and one is constant; the two and a third are close in weight."""
+    matrix = np.eye(4)
+    matrix[0, 1] = matrix[1, 0] = 0.96
+    matrix[3] = matrix[:, 3] = NAN
+    distance = np.full((4, 4), 0.05)
+    distance[0, 2] = distance[2, 0] = 0.2
+    dims = ("weight_decay", "seed", "neuron", "neuron_2")
+    data = xr.Dataset(
+        {
+            **{f"correlation_{side}": (dims, matrix[None, None]) for side in ("pre", "post")},
+            **{f"initial_correlation_{side}": (dims, np.eye(4)[None, None]) for side in ("pre", "post")},
+            "weight_distance": (dims, distance[None, None]),
+            "initial_weight_distance": (dims, np.ones((1, 1, 4, 4))),
+            "test_accuracy": (dims[:2], [[0.9]]),
+            "status": (dims[:2], np.zeros((1, 1), np.int8)),
+        },
+        {"weight_decay": [0.001], "seed": [0]},
+    )
+    start, end = (neurons.counts(data).sel(when=when).squeeze() for when in ("start", "end"))
+    assert [float(start[name]) for name in ("homogeneous_pairs", "clusters", "constant_neurons")] == [0, 4, 0]
+    assert [float(end[name]) for name in ("clusters", "constant_neurons", "test_accuracy")] == [2, 1, 0.9]
+    assert float(end["homogeneous_pairs"]) == pytest.approx(1 / 3)
+    assert float(end["close_pairs"]) == pytest.approx(2 / 3)
+    assert float(start["close_pairs"]) == 0
+    assert np.isnan(start["test_accuracy"])
+    assert float(neurons.groups(data, "correlation_pre", 0.95).squeeze()) == pytest.approx(2 / 3)
+    assert float(neurons.alive_fraction(data, "correlation_pre").squeeze()) == 0.75
+    data["status"][0, 0] = DIVERGED
+    assert all(bool(values.isnull().all()) for values in neurons.counts(data).values())
+
+
+def test_an_epochs_seconds_leave_out_the_start() -> None:
+    data = xr.Dataset({"epoch_seconds": (("seed", "epoch"), [[0.0, 1, 2, 9], [0, 3, 5, 4]])})
+    np.testing.assert_array_equal(products.epoch_seconds(data, "epoch"), [2, 4])
+    assert float(products.epoch_seconds(data, "epoch", "seed")) == 3.5
+
+
+def test_a_rank_has_settled_where_its_median_stays() -> None:
+    rank = xr.DataArray(
+        [[[9, 8, 5], [9, 8, 5], [9, 1, 1]], [[9, 8, 6], [9, 8, 6], [9, 9, 0]]], dims=("a", "seed", "step")
+    )
+    np.testing.assert_array_equal(ranks.last_move(rank), [-3, -2])
+    np.testing.assert_array_equal(ranks.unsettled(rank), [True, False])
+
+
+def test_the_predicted_rank_counts_positive_exponents() -> None:
+    spectra = xr.Dataset({"lyapunov_exponent": (("signal", "seed", "mode"), [[[2.0, 1, -1], [1, 0, -1]]])})
+    np.testing.assert_array_equal(ranks.predicted_rank(spectra), [1.5])
+
+
+def attention_ranks() -> xr.Dataset:
+    """Two seeds, two layers: key and query 1 apart in layer 1 and 2 in layer 2, the seeds 10; at the start 50."""
+    rank = np.zeros((2, 3, 2, 2))  # seed, step, layer, matrix
+    rank[:, 0, :, 1] = 50
+    rank[:, 1:, 0, 1], rank[:, 1:, 1, 1] = 1, 2
+    rank[1, 1:] += 10
+    rank[:, 1:, 1, :] += 4
+    coords = {"seed": [3, 5], "step": [0, 10, 20], "layer": [1, 2], "matrix": ["key", "query"]}
+    return xr.Dataset({"rank": (list(coords), rank)}, coords)
+
+
+def test_gaps_of_ranks_are_means_after_the_start() -> None:
+    gaps = list(ranks.mean_gaps(attention_ranks()))
+    seed = [("key and query", 1.0), ("key and query", 2.0), ("two layers", 4.0), ("two layers", 5.0)]
+    assert gaps == [*seed, *seed, *[("two seeds", 10.0)] * 4]
+    one = attention_ranks().sel(layer=[2], seed=[3])
+    assert list(ranks.mean_gaps(one)) == [("key and query", 2.0)]
+
+
+def test_spectra_and_exact_ranks() -> None:
+    values = xr.Dataset(
+        {"singular_value": (("matrix", "mode"), [[3.0, 4.0], [0.0, 4.0]])}, {"matrix": ["key", "query"]}
+    )
+    assert float(ranks.spectra_distance(values)) == pytest.approx(0.6)
+    solution = xr.Dataset(
+        {"predicted_singular_value": (("seed", "mode"), [[2.0, 1e-9, 0.0], [1, 1, 1]]), "status": ("seed", [0, 1])}
+    )
+    np.testing.assert_array_equal(ranks.exact_rank(solution), [2, NAN])
+
+
+def test_edges_lie_halfway_between_neighbours_on_a_logarithmic_axis() -> None:
+    np.testing.assert_allclose(plotting.edges([0.01, 1, 100]), [0.001, 0.1, 10, 1000])
+    np.testing.assert_allclose(plotting.edges([2.0]), [2 * np.exp(-0.5), 2 * np.exp(0.5)])
+
+
+def test_the_theory_lines_of_the_figures() -> None:
+    mean, square = rescaled_regressor.moments(0.3, "learnt", 50)
+    assert rescaled_regressor.second_order(0.3, "learnt", 50) == stability.second_order_critical_learning_rate(
+        mean, square
+    )
+    rate = rescaled_regressor.slowest_learning_rate(1000, 50)
+    assert -1000 * rate * mean == pytest.approx(1)  # what grows by -rate E[h] a step has grown by e
+    critical = factorization.diagonal_critical_learning_rates(0.1, 6)
+    between = (critical.min() + np.sort(critical)[1]) / 2
+    np.testing.assert_array_equal(factorization.diagonal_rank(0.1, [0, between, 1], 6), [6, 5, 0])
