@@ -60,6 +60,8 @@ def test_the_example_of_the_docstring_runs_and_finds_the_collapse(capsys: pytest
     assert mirrorsym.__doc__ is not None
     code = mirrorsym.__doc__.partition("::\n\n")[2].partition("\n\nIt needs")[0]
     assert len(code.strip().splitlines()) <= 12
+    readme = Path(__file__).parents[2] / "README.md"
+    assert textwrap.dedent(code).strip() in readme.read_text(encoding="utf-8")
     exec(compile(textwrap.dedent(code), "example", "exec"), {})
     copies, signs = capsys.readouterr().out.splitlines()
     left = re.fullmatch(r"0, 2 \(permutation\): (\d+) of 16 units are different", copies)
