@@ -20,7 +20,8 @@ def make(folder: Path, change: Callable[[xr.Dataset], xr.Dataset] = lambda data:
     results, figures = folder / "results/quick", folder / "paper/figures/quick"
     results.mkdir(parents=True)
     figures.mkdir(parents=True)
-    data = xr.Dataset({"rank": (("seed",), np.array([1.0, np.nan]))}, coords={"seed": [0, 1]})
+    measured = {"seconds": ((), 1.0, {"units": "s"})}
+    data = xr.Dataset({"rank": (("seed",), np.array([1.0, np.nan])), **measured}, coords={"seed": [0, 1]})
     change(data).to_netcdf(results / "spins.nc")
     (results / "claims.json").write_text(
         json.dumps({"claims": [{"id": "a", "verdict": verdict, "reason": folder.name}]})
@@ -34,6 +35,7 @@ def make(folder: Path, change: Callable[[xr.Dataset], xr.Dataset] = lambda data:
     [
         (lambda data: data.assign_attrs(created="later"), []),
         (lambda data: data.assign(rank=data["rank"] + 1e-16), []),
+        (lambda data: data.assign(seconds=((), 2.0, {"units": "s"})), []),
         (lambda data: data.assign(rank=data["rank"] + 1e-15), ["spins.nc: rank differs"]),
         (lambda data: data.assign(rank=data["rank"].astype("f4")), ["spins.nc: rank differs"]),
         (lambda data: data.assign_coords(seed=[0, 2]), ["spins.nc: seed differs"]),
