@@ -57,8 +57,9 @@ format: $(INSTALLED)  ## mend style, strip notebooks
 schema: $(INSTALLED)  ## remake the configuration's schema
 	$(BIN)/mirrorsym schema > config/schema.json
 
-bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json
+bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json, and of training steps, for mirrorsym plan
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.training
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

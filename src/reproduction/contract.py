@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from reproduction.data.images import Images
-    from reproduction.data.sizes import Sizes
 
 Value = float | str
 Grid = Mapping[str, Sequence[Value]]
@@ -130,19 +129,19 @@ class Context:
 
 @dataclass(frozen=True)
 class Flop:
-    """The floating-point operations of a job; two for each multiplication with its addition.
+    """The floating-point operations of a training job; two for each multiplication with its addition.
 
     Args:
-        kind: jobs of one kind compute in the same way, and take about the same time for each operation.
-        steps: of all training steps, or of a whole simulation.
-        tests: of a training's tests before, between and after its epochs.
-        step: of one training step, whose size decides how fast a device is; 0 for a simulation.
+        kind: trainings of one kind compute in the same way, and take about the same time for each operation.
+        steps: of all training steps.
+        tests: of the tests before, between and after the epochs.
+        step: of one training step, whose size decides how fast a device is.
     """
 
     kind: str
     steps: float
-    tests: float = 0.0
-    step: float = 0.0
+    tests: float
+    step: float
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ class Experiment(Generic[S]):
         run: (settings, grid, seed, context) to a Dataset with every axis, ``seed`` (length 1) and the trailing
             dimensions of each variable, in the contract's order, with their coordinates. Attributes are added later.
         training: True where a point is a training, which has checkpoints and may use a GPU.
-        flop: (settings, grid, sizes) to the FLOPs of a job, where the module counts them; ``sizes`` gives the sizes of
-            a data set by its name. They foretell the time of a job whose like has not run.
+        flop: (settings, grid) to the FLOPs of a training, where the module counts them. They foretell the time of one
+            whose like has not run.
     """
 
     name: str
@@ -172,4 +171,4 @@ class Experiment(Generic[S]):
     run: Callable[[S, Grid, int, Context], xr.Dataset]
     coords: Mapping[str, str]
     training: bool = False
-    flop: Callable[[S, Grid, Callable[[str], Sizes]], Flop] | None = None
+    flop: Callable[[S, Grid], Flop] | None = None

@@ -18,8 +18,8 @@ GROUPS = dict(entry.split("=") for entry in PROFILE["groups"])
 COMPONENTS = {name: int(number) for name, number in (entry.split("=") for entry in PROFILE["group-components"])}
 PAPER = load(ROOT / "config", {"scale": "paper"})
 TEN_MINUTES = 600
-TRAINING_SECONDS = {"homogeneity": 100, "dcs_resnet": 300}
-"""A guess at an H100, 17 and 33 PFLOP at 16 % of its peak: no GPU was measured."""
+GUESSED_SECONDS = {"homogeneity": 100, "dcs_resnet": 300, "attention": 600}
+"""What was not measured: 17 and 33 PFLOP at 16 % of an H100's peak; attention by its operations at other settings."""
 
 
 @pytest.mark.parametrize("name", [rule.removeprefix("train_") for rule in GROUPS])
@@ -30,7 +30,7 @@ def test_a_job_takes_ten_minutes_or_the_whole_experiment(name: str, tmp_path: Pa
         return
     (tmp_path / "config").symlink_to(ROOT / "config")  # what came with the project, whatever ran here
     rows = {row.name: row for row in forecast(PAPER, Layout(tmp_path)).rows}
-    seconds = TRAINING_SECONDS.get(name) or (rows[name].seconds or 0) / points
+    seconds = GUESSED_SECONDS.get(name) or (rows[name].seconds or 0) / points
     assert packed * seconds >= 0.8 * TEN_MINUTES
 
 

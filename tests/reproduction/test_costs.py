@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,25 @@ import netCDF4
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import training
+from benchmarks.training import Size, measure_steps, published_peak
 from reproduction.cli.user import cli
 from reproduction.contract import Flop
 from reproduction.files import FileError
-from reproduction.pipeline import costs, measured, steps
+from reproduction.pipeline import costs
 from reproduction.pipeline.config import Config, load, load_experiment
-from reproduction.pipeline.elsewhere import Measured, flop_of, read_measured, write_measured
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import group_of
+from reproduction.pipeline.measured import (
+    Measured,
+    Speed,
+    Steps,
+    clock_seconds,
+    group_of,
+    read_measured,
+    read_steps,
+    write_measured,
+)
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.steps import Size, Speed, Steps, measure_steps, published_peak, read_steps, write_steps
 from reproduction.report.closing import closing_lines
 from reproduction.training.flop import DCS, VANILLA, forward_flop
 
@@ -32,22 +40,18 @@ def at(scale: str, **experiments: Any) -> Config:
     return load(CONFIG, {"scale": scale, "experiments": experiments})
 
 
-def point_of(experiment: str, scale: str = "quick", settings: dict[str, Any] | None = None, **grid: Any) -> Point:
-    point = next(
+def point_of(experiment: str, scale: str = "quick", **grid: Any) -> Point:
+    return next(
         point
         for point in points_of(at(scale), experiment)
         if all(value in point.grid[axis] for axis, value in grid.items())
     )
-    if settings is None:
-        return point
-    changed = load_experiment(point.module).settings.model_validate({**dict(point.settings), **settings})
-    return dataclasses.replace(point, settings=changed)
 
 
 def counted(point: Point) -> Flop:
-    flop = flop_of(point, NOWHERE)
+    flop = load_experiment(point.module).flop
     assert flop is not None
-    return flop
+    return flop(point.settings, point.grid)
 
 
 def counted_by_hand(width: int, side: int, stem_stride: int, channels: int) -> int:
@@ -91,35 +95,17 @@ def test_what_is_written_as_products_is_another_kind() -> None:
     assert counted(point_of("homogeneity")).kind == VANILLA
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_flops_of_attention_are_linear_in_steps_and_runs(layers: int) -> None:
-    point = point_of("attention", layers=layers)
-    flop = counted(point)
-    assert flop.steps > 1e10
-    twice = [2 * steps for steps in dict(point.settings)["steps"]]
-    assert counted(point_of("attention", settings={"steps": twice}, layers=layers)).steps == 2 * flop.steps
-    decays = point.grid["weight_decay"]
-    double = dataclasses.replace(point, grid={**point.grid, "weight_decay": [*decays, *decays]})
-    assert counted(double) == Flop(flop.kind, 2 * flop.steps)
-
-
-def test_flops_of_two_layers_are_those_of_its_matrix_products() -> None:
-    sizes = {"tokens": 4, "features": 4, "measure_every": 1}
-    point = point_of("attention", settings={**sizes, "points": [7, 3], "steps": [9, 1]}, layers=2)
-    runs = len(point.grid["weight_decay"])
-    assert counted(point).steps == runs * 2 * 3 * (2 * 4 * 5 * 5 + 2 * 4 * 4 * 5)  # X C and (X C) X', there and back
-
-
-def test_a_module_need_not_count_its_flops() -> None:
-    assert load_experiment("sparsity").flop is None
-    assert flop_of(point_of("sparsity"), NOWHERE) is None
-
-
 def made_up_steps(device: str = "cpu", **changes: Any) -> Steps:
     speed = Speed(step_flop=1e9, seconds_per_flop=5e-15, test_seconds_per_flop=5e-15)
-    header = {"device": device, "name": "a processor", "date": "2024-05-01", "software": "", "code_version": "abc"}
+    header = {"device": device, "name": "a processor", "date": "2024-05-01", "code_version": "abc"}
     speeds = {kind: [speed] for kind in (VANILLA, DCS)}
     return Steps.model_validate({**header, "peak_flops": 1e15, "start": 2.0, "speeds": speeds, **changes})
+
+
+def write_steps(steps: Steps, layout: Layout) -> None:
+    path = layout.steps(steps.device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(steps.model_dump_json())
 
 
 def test_training_speed_is_interpolated_between_sizes_and_tests_have_their_own() -> None:
@@ -135,7 +121,6 @@ def test_training_speed_is_interpolated_between_sizes_and_tests_have_their_own()
     assert found.seconds(flop(1e9)) == pytest.approx(2 + 40 + 3)
     assert found.seconds(flop(1e10)) == pytest.approx(2 + 20 + 3)
     assert found.seconds(flop(1e13)) == pytest.approx(2 + 10 + 3)
-    assert found.share_of_peak(flop(1e11)) == pytest.approx(0.1)
     assert found.seconds(Flop(DCS, 1e15, 1e14, 1e9)) is None
 
 
@@ -155,39 +140,17 @@ def test_peaks_are_found_by_the_name_that_the_driver_gives(name: str, peak: floa
     assert published_peak(name) == peak
 
 
-def looks(seconds: float) -> float:
-    """The last time that Snakemake looked at a job, counted look by look."""
-    time, number, last = 0.0, 1, 0.0
-    while time <= seconds:
-        last = time
-        time += 30 if number > 30 else 0.5
-        number += 1
-    return last
-
-
-@pytest.mark.parametrize("seconds", [0.2, 0.5, 0.9, 7.3, 14.9, 15.0, 15.2, 20, 44.9, 45.1, 100])
-def test_the_last_look_at_a_job_is_where_snakemakes_timer_has_it(seconds: float) -> None:
-    assert measured.last_look(seconds) == looks(seconds)
-
-
 def write_benchmark(path: Path, seconds: float, cpu: float | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"s\th:m:s\tmax_rss\tmean_load\tcpu_time\n{seconds}\t0\t1\t1\t{cpu}\n")
     return path
 
 
-def test_computed_seconds_count_what_came_after_the_last_look(tmp_path: Path) -> None:
-    at_half_speed = write_benchmark(tmp_path / "a.tsv", 90.0, 37.5)  # looked at after 75 s
-    assert measured.busy_seconds(at_half_speed) == pytest.approx(45.0)
-    assert measured.clock_seconds(at_half_speed) == 90.0
-    assert measured.busy_seconds(write_benchmark(tmp_path / "b.tsv", 0.3, "NA")) == 0.3
-    assert measured.busy_seconds(tmp_path / "missing.tsv") is None
-
-
-def test_the_timer_of_looks_runs_late(tmp_path: Path) -> None:
-    """Of 75.8 s on a core of its own, Snakemake saw 45: the look that was due after 75 s had not come yet."""
-    path = write_benchmark(tmp_path / "a.tsv", 75.8, 45.0)
-    assert measured.busy_seconds(path) == pytest.approx(75.8)
+def test_seconds_are_those_by_the_clock(tmp_path: Path) -> None:
+    assert clock_seconds(write_benchmark(tmp_path / "a.tsv", 90.0, 37.5)) == 90.0
+    assert clock_seconds(tmp_path / "missing.tsv") is None
+    (tmp_path / "empty.tsv").touch()
+    assert clock_seconds(tmp_path / "empty.tsv") is None
 
 
 def finish(point: Point, layout: Layout, seconds: float, device: str = "CPU of a laptop", size: int = 1000) -> None:
@@ -215,10 +178,6 @@ def run_all(config: Config, layout: Layout) -> float:
         for point in points_of(config, name):
             finish(point, layout, number, size=SIZE)
             total += number
-    for shared in (measured.collections(config, layout), measured.figures(config, layout)):
-        for benchmark in shared.values():
-            write_benchmark(benchmark, 7.0, 7.0)
-            total += 7.0
     return total
 
 
@@ -227,9 +186,9 @@ def test_a_plan_foretells_what_jobs_with_the_same_settings_took_elsewhere(tmp_pa
     there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
     config = at("quick")
     spent = run_all(config, there)
-    _, path = write_measured(config, there)
+    write_measured(config, there)
     here.config.mkdir(parents=True)
-    path.rename(here.measured)
+    there.measured.rename(here.measured)
     plan = costs.forecast(config, here)
     assert plan.total("seconds") == plan.total("seconds_left") == pytest.approx(spent, rel=0.01)
     points = sum(len(points_of(config, name)) for name in config.experiments)
@@ -241,12 +200,13 @@ def test_a_plan_foretells_what_jobs_with_the_same_settings_took_elsewhere(tmp_pa
 def test_totals_are_the_sums_of_the_rows(tmp_path: Path) -> None:
     config, layout = at("quick"), Layout(tmp_path)
     spent = run_all(config, layout)
+    for point in points_of(config, "plasticity")[:3]:
+        layout.point(point.name).unlink()
     found = costs.forecast(config, layout).to_dict()
     rows, total = found["experiments"], found["total"]
     points = sum(len(points_of(config, name)) for name in config.experiments)
-    shared = len(config.experiments) + len(config.figures)
-    assert total["jobs"] == sum(row["jobs"] for row in rows) == points + shared
-    assert total["left"] == sum(row["left"] for row in rows) == shared
+    assert total["jobs"] == sum(row["jobs"] for row in rows) == points
+    assert total["left"] == sum(row["left"] for row in rows) == 3
     assert total["cpu_seconds"] == pytest.approx(spent)
     assert total["flop"] == sum(row["flop"] for row in rows) > 0
     assert total["storage"] == sum(row["storage"] or 0 for row in rows)
@@ -262,7 +222,7 @@ def test_what_is_there_is_not_left_to_run(tmp_path: Path) -> None:
     for point in points_of(at("quick"), "sparsity")[:4]:
         finish(point, layout, 10.0, size=SIZE)
     row = row_of("sparsity", at("quick"), layout)
-    assert (row.jobs, row.left, row.storage) == (10, 6, 10 * SIZE)
+    assert (row.jobs, row.left, row.storage) == (10, 6, 20 * SIZE)
     assert (row.seconds, row.seconds_left, row.source) == (100.0, 60.0, "jobs here")
 
 
@@ -312,20 +272,6 @@ def keep(layout: Layout, **content: Any) -> Measured:
     return found
 
 
-def test_simulations_with_other_settings_are_scaled_by_their_flops(tmp_path: Path) -> None:
-    there, here = Layout(tmp_path / "there"), Layout(tmp_path / "here")
-    for point in points_of(at("quick"), "attention"):
-        finish(point, there, 1e-10 * counted(point).steps * point.grid["layers"][0])
-    found, path = write_measured(at("quick"), there)
-    assert found.seconds_per_flop == pytest.approx({"attention/[1] layers": 1e-10, "attention/[2] layers": 2e-10})
-    here.config.mkdir(parents=True)
-    path.rename(here.measured)
-    row = row_of("attention", at("paper"), here)
-    points = points_of(at("paper"), "attention")
-    assert row.source == "FLOPs"
-    assert row.seconds == pytest.approx(sum(1e-10 * counted(p).steps * p.grid["layers"][0] for p in points), rel=0.01)
-
-
 def test_jobs_here_come_before_those_elsewhere_and_both_before_steps(tmp_path: Path) -> None:
     layout, point = Layout(tmp_path), points_of(at("quick"), "dcs_resnet")[0]
     write_steps(made_up_steps(), layout)
@@ -357,7 +303,7 @@ def test_where_no_gpu_was_measured_the_plan_says_so_and_what_would_be() -> None:
     flop = sum(row.flop for row in plan.rows if row.device == "cuda")
     lines = costs.aim_lines(plan)
     assert "449 PFLOP" in lines[0]
-    assert "mirrorsym steps --device cuda" in lines[1]
+    assert "python -m benchmarks.training --device cuda" in lines[1]
     assert "not measured" in lines[2]
     assert f"{flop / (0.16 * 989e12) / 3600:.2f} hours at 16 %" in lines[2]
 
@@ -369,19 +315,18 @@ def test_a_measured_gpu_is_held_against_the_aim(tmp_path: Path) -> None:
     write_steps(made_up_steps("cuda", peak_flops=989e12, speeds=speeds, start=0.0, name="NVIDIA H100 80GB"), layout)
     plan = costs.forecast(at("paper"), layout)
     trainings = [row for row in plan.rows if row.device == "cuda"]
-    assert all(row.share == pytest.approx(0.25) for row in trainings)
     assert plan.total("seconds", "cuda") == pytest.approx(sum(row.flop for row in trainings) / (0.25 * 989e12))
     assert "measured on NVIDIA H100 80GB" in costs.aim_lines(plan)[1]
     assert "25.0 % of its peak; the aim is met" in costs.aim_lines(plan)[1]
 
 
-@pytest.mark.parametrize("kind", ["steps", "measured"])
-def test_a_damaged_file_is_one_sentence(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("command", ["python -m benchmarks.training --device cpu", "mirrorsym measured"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, command: str) -> None:
     layout = Layout(tmp_path)
-    path = layout.measured if kind == "measured" else layout.steps("cpu")
+    path = layout.measured if command == "mirrorsym measured" else layout.steps("cpu")
     path.parent.mkdir(parents=True)
     path.write_bytes(b'{"device": "cpu"\xff')
-    with pytest.raises(FileError, match=f"is damaged.*mirrorsym {kind}"):
+    with pytest.raises(FileError, match=f"is damaged; {command}"):
         costs.forecast(at("tiny"), layout)
 
 
@@ -395,12 +340,10 @@ def test_nothing_is_kept_where_nothing_has_run(tmp_path: Path) -> None:
 
 def test_what_came_with_the_project_names_its_experiments_and_its_processor() -> None:
     found = read_measured(Layout(CONFIG.parent))
-    assert found is not None
     assert found.processor.startswith("CPU ")
     assert found.steps is not None
     assert set(found.steps.speeds) == {VANILLA, DCS}
-    known = {*at("paper").experiments, measured.COLLECT, measured.FIGURES}
-    assert {name.partition("/")[0] for name in found.seconds} <= known
+    assert {name.partition("/")[0] for name in found.seconds} == set(at("paper").experiments)
     assert all(seconds > 0 for seconds in found.seconds.values())
 
 
@@ -413,20 +356,22 @@ def test_training_steps_are_timed_with_their_flops(monkeypatch: pytest.MonkeyPat
         runs += 1
         now += seconds + (0.7 if runs % 2 else 0)
 
-    def train(network: Any, pictures: Any, settings: Any, device: str) -> None:
+    def train(network: Any, pictures: Any, settings: Any, *rest: Any) -> None:
         wait(0.1 + 0.02 * len(pictures.train_images) / settings.batch_size)
 
-    monkeypatch.setattr(steps, "_train", train)
-    monkeypatch.setattr("reproduction.training.loop.accuracy", lambda network, pictures: wait(0.004))
-    monkeypatch.setattr(steps.time, "process_time", lambda: now)
+    monkeypatch.setattr(training.loop, "train", train)
+    monkeypatch.setattr(training.loop, "accuracy", lambda network, pictures: wait(0.004))
+    monkeypatch.setattr(training.time, "process_time", lambda: now)
     forward = forward_flop(8, 1, (3, 32, 32))
-    speed = steps._StepTimer(Size(8, 64, 1, (3, 32, 32), 1, 3), VANILLA, "cpu").speed()
+    speed = training._StepTimer(Size(8, 64, 1, (3, 32, 32), 1, 3), VANILLA, "cpu").speed()
     assert speed.step_flop == 64 * 3 * forward
     assert speed.seconds_per_flop * speed.step_flop == pytest.approx(0.02)
     assert speed.test_seconds_per_flop * 64 * forward == pytest.approx(0.004)
 
 
-def test_real_training_steps_reach_less_than_the_peak(tmp_path: Path) -> None:
+def test_real_training_steps_reach_less_than_the_peak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = measure_steps("cpu", [Size(8, 8, 1, (3, 32, 32), 1, 3)])
     assert found.peak_flops is not None
     assert found.peak_flops > 1e9
@@ -435,10 +380,12 @@ def test_real_training_steps_reach_less_than_the_peak(tmp_path: Path) -> None:
         (speed,) = found.speeds[kind]
         assert speed.step_flop == 8 * 3 * forward_flop(8, 1, (3, 32, 32))
         assert 0 < 1 / speed.test_seconds_per_flop < 1.5 * found.peak_flops
-    assert "steps/s" in found.lines()[0]
-    assert "% of the peak" in found.lines()[0]
-    write_steps(found, Layout(tmp_path))
+    monkeypatch.setattr(training, "measure_steps", lambda device: found)
+    training.main(["--device", "cpu", "--directory", str(tmp_path)])
     assert read_steps(Layout(tmp_path), "cpu") == found
+    said = capsys.readouterr().out
+    assert "steps/s" in said
+    assert "% of the peak" in said
 
 
 def test_the_sizes_that_are_timed_are_those_of_the_scales() -> None:
@@ -446,7 +393,7 @@ def test_the_sizes_that_are_timed_are_those_of_the_scales() -> None:
     scales = {"cpu": ("quick", "laptop"), "cuda": ("paper",)}
     for device, names in scales.items():
         timed = {
-            3 * size.batch * forward_flop(size.width, size.stem_stride, size.shape) for size in steps.SIZES[device]
+            3 * size.batch * forward_flop(size.width, size.stem_stride, size.shape) for size in training.SIZES[device]
         }
         wanted = {counted(point_of(name, scale)).step for scale in names for name in ("homogeneity", "dcs_resnet")}
         assert wanted <= timed

@@ -240,31 +240,15 @@ def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None
         click.echo(line)
 
 
-@cli.command("steps")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@_folder
-def steps(device: str, directory: Path) -> None:
-    """Time steps of the trainings on this machine, for `mirrorsym plan`: their speed and its share of the peak."""
-    from reproduction.pipeline.devices import gpu_count
-    from reproduction.pipeline.steps import measure_steps, write_steps
-
-    if device == "cuda" and not gpu_count():
-        raise ConfigError("--device cuda: this machine has no GPU; use --device cpu")
-    found = measure_steps(("cuda" if gpu_count() else "cpu") if device == "auto" else device)
-    for line in found.lines():
-        click.echo(line)
-    click.echo(f"{found.name}: written to {write_steps(found, Layout(directory))}")
-
-
 @cli.command("measured")
 @_scale
 @_folder
 def measured(scale: str, directory: Path) -> None:
     """Keep what the jobs of a scale took that have run here in config/measured.json, for plans before a first run."""
-    from reproduction.pipeline.elsewhere import write_measured
+    from reproduction.pipeline.measured import write_measured
 
-    found, path = write_measured(load(directory / "config", {"scale": scale}), Layout(directory))
-    click.echo(f"{found.processor}, {found.date}: what {len(found.storage)} kinds of jobs took is written to {path}")
+    found = write_measured(load(directory / "config", {"scale": scale}), layout := Layout(directory))
+    click.echo(f"{found.processor}, {found.date}: what jobs took is written to {layout.measured}")
 
 
 @cli.command("status")

@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Settings, Variable
+from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import xarray as xr
-
-    from reproduction.data.sizes import Sizes
 
 Floats = NDArray[Any]
 LAYERS = 2
@@ -167,19 +163,6 @@ def run(settings: AttentionSettings, grid: Grid, seed: int, context: Context) ->
     )
 
 
-def flop(settings: AttentionSettings, grid: Grid, sizes: Callable[[str], Sizes]) -> Flop:
-    """Return the FLOPs of a job's matrix products; what remains is a few percent.
-
-    With X the tokens of a data point, one layer takes X a, X v and two sums of rows for each point, and four products
-    of weights; two layers take X C, (X C) Xᵀ and the same backwards.
-    """
-    layers = [int(count) for count in grid["layers"]]
-    (one, two), tokens, width = settings.points, settings.tokens, settings.features + 1
-    step = (one * (4 * tokens * width + 2 * width**2) + 4 * width**3, 2 * two * tokens * width * (width + tokens))
-    runs = len(grid["decay"]) * len(grid["weight_decay"])
-    return Flop(f"{layers} layers", 2.0 * runs * sum(settings.steps[n - 1] * step[n - 1] for n in layers))
-
-
 AXES = (
     Axis("layers", "number of attention layers", minimum=1, job_each=True),
     Axis("decay", "weight decay on the gradient or on the weights", ("coupled", "decoupled"), job_each=True),
@@ -203,5 +186,4 @@ EXPERIMENT = Experiment(
         "matrix": "which matrix of the layer",
         "mode": "place in the order of singular values, the largest first",
     },
-    flop=flop,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
-from reproduction.training.flop import DCS, VANILLA, training_flop
+from reproduction.training.flop import DCS, SIZES, VANILLA, training_flop
 from reproduction.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from reproduction.data.images import Images
-    from reproduction.data.sizes import Sizes
     from reproduction.models.resnet import ResNet18
 
 MEMORY_BATCHES = (1, 128)
@@ -178,10 +177,10 @@ def peak_memory(
         return [step_peak(network, shape, batch_size, device) for batch_size in MEMORY_BATCHES]
 
 
-def flop(settings: DcsResnetSettings, grid: Grid, sizes: Callable[[str], Sizes]) -> Flop:
+def flop(settings: DcsResnetSettings, grid: Grid) -> Flop:
     """Return the FLOPs of a job, which is tested at its start, after each epoch and after pruning."""
-    pictures, arms = sizes(settings.dataset), [str(arm) for arm in grid["parameterization"]]
-    return training_flop(settings, pictures, pictures.test * (settings.epochs + 2), arms[0], len(arms))
+    arms, tests = [str(arm) for arm in grid["parameterization"]], settings.epochs + 2
+    return training_flop(settings, tests * SIZES[settings.dataset].test, arms[0], len(arms))
 
 
 EXPERIMENT = Experiment(

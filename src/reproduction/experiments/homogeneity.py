@@ -10,17 +10,14 @@ from pydantic import Field
 from mirrorsym import measures
 from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.models import PENULTIMATE
-from reproduction.training.flop import training_flop
+from reproduction.training.flop import SIZES, training_flop
 from reproduction.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import xarray as xr
     from numpy.typing import NDArray
 
     from reproduction.data.images import Images
-    from reproduction.data.sizes import Sizes
     from reproduction.models.resnet import ResNet18
     from reproduction.training.loop import Pictures
 
@@ -134,11 +131,11 @@ def structure(network: ResNet18, pictures: Pictures, test_points: int) -> dict[s
     }
 
 
-def flop(settings: HomogeneitySettings, grid: Grid, sizes: Callable[[str], Sizes]) -> Flop:
+def flop(settings: HomogeneitySettings, grid: Grid) -> Flop:
     """Return the FLOPs of a job: neurons are compared before and after the training, which is then tested."""
-    pictures = sizes(settings.dataset)
-    tested = 2 * min(settings.test_points, pictures.test) + pictures.test
-    return training_flop(settings, pictures, tested, trainings=len(grid["weight_decay"]))
+    pictures = SIZES[settings.dataset].test
+    tested = 2 * min(settings.test_points, pictures) + pictures
+    return training_flop(settings, tested, trainings=len(grid["weight_decay"]))
 
 
 EXPERIMENT = Experiment(

@@ -4,55 +4,47 @@ The seconds of a job come from the first of these that tells them:
 
 * jobs that have run here with the same settings: their benchmark files;
 * jobs that have run elsewhere with the same settings, kept in ``config/measured.json``: on a CPU;
-* for a training, the FLOPs of its steps and tests at the speed that ``mirrorsym steps`` measured, here or there;
-* for a simulation that counts its FLOPs, the seconds per FLOP of such jobs with other settings, kept there too.
+* for a training, the FLOPs of its steps and tests at the speed that ``benchmarks/training.py`` measured.
 
-What none of them tells is not measured, and in no sum.
+What none of them tells is not measured, and in no sum. Left out are collecting and the figures: minutes at any scale.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from reproduction.contract import Flop
 from reproduction.pipeline import measured
 from reproduction.pipeline.config import Config, load_experiment
-from reproduction.pipeline.elsewhere import Measured, flop_of, read_measured
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import COLLECT, FIGURES, look_up
-from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.steps import PEAKS, Steps, read_steps
+from reproduction.pipeline.measured import Measured, Steps, look_up
+from reproduction.pipeline.points import points_of
 
-AIM_GPU, AIM_SECONDS = "H100", 3600.0
-"""The aim: all trainings of the scale paper in one hour of one of these."""
+AIM_GPU, AIM_PEAK, AIM_SECONDS = "H100", 989e12, 3600.0
+"""The aim: all trainings of the scale paper in one hour of one of these; dense bfloat16 FLOP/s of its data sheet."""
 
 DEVICES = {"cpu": "core", "cuda": "GPU"}
 WHAT_IF_SHARES = (0.16, 0.40)
-HERE, KEPT, STEPS, FLOPS = "jobs here", "jobs elsewhere", "steps", "FLOPs"
+HERE, KEPT, STEPS, NOTHING = "jobs here", "jobs elsewhere", "steps", "not measured"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one experiment takes, or all collections, or all figures.
+    """What one experiment takes.
 
     Args:
-        name: the experiment's id, "collect" or "figures".
+        name: the experiment's id.
         jobs: number of jobs.
         left: those of them whose file is not there.
         device: "cpu" or "cuda": where the jobs run.
         seconds: of all jobs together, None where those of one are not known.
         seconds_left: of those that are left.
         seconds_per_job: of each job in the sweep's order.
-        flop: FLOPs of training steps, or of simulations that count theirs.
-        test_flop: FLOPs of the tests before, between and after the epochs.
-        storage: bytes of the result files, None where not known.
-        share: of the device's peak at which training steps run, None where not known or no training.
+        flop: FLOPs of training steps.
+        storage: bytes of the points and of the collected file, at most as large; None where not known.
         source: what the seconds come from, or "not measured".
     """
 
@@ -64,9 +56,7 @@ class Row:
     seconds_left: float | None
     seconds_per_job: list[float]
     flop: float
-    test_flop: float
     storage: int | None
-    share: float | None
     source: str
 
 
@@ -76,7 +66,7 @@ class Forecast:
 
     Args:
         scale: its name.
-        rows: one an experiment, then collections and figures.
+        rows: one an experiment.
         steps: the speed of training steps by device, as far as it was measured.
         sources: what was measured, where and when, by what the rows call it.
     """
@@ -102,13 +92,12 @@ class Forecast:
             "sources": self.sources,
             "experiments": [asdict(row) for row in self.rows],
             "total": {
-                "jobs": int(self.total("jobs")),
-                "left": int(self.total("left")),
+                "jobs": self.total("jobs"),
+                "left": self.total("left"),
                 "cpu_seconds": self.total("seconds", "cpu"),
                 "gpu_seconds": self.total("seconds", "cuda"),
                 "flop": self.total("flop"),
-                "test_flop": self.total("test_flop"),
-                "storage": int(self.total("storage")),
+                "storage": self.total("storage"),
                 "not_measured": self.unknown("seconds"),
             },
         }
@@ -126,133 +115,72 @@ def forecast(config: Config, layout: Layout, device: str | None = None) -> Forec
         ConfigError: if the sweep of an experiment is not valid.
         FileError: if a file of what was measured is damaged.
     """
-    kept = read_measured(layout)
-    steps, sources = {}, {}
+    kept, steps, sources = measured.read_measured(layout), {}, {}
     for name in DEVICES:
-        path, found = layout.steps(name), read_steps(layout, name)
-        if found is None and kept and kept.steps and kept.steps.device == name:
+        path, found = layout.steps(name), measured.read_steps(layout, name)
+        if found is None and kept.steps and kept.steps.device == name:
             path, found = layout.measured, kept.steps
         if found:
             steps[name] = found
             sources[f"{STEPS} ({name})"] = f"{path}: {found.name}, {found.date}, code {found.code_version}"
-    if kept:
+    if kept.processor:
         sources[KEPT] = f"{layout.measured}: {kept.processor}, {kept.date}, code {kept.code_version}"
     rows = [_row(config, name, layout, device, steps, kept) for name in config.experiments]
-    points = None if any(row.storage is None for row in rows) else sum(row.storage or 0 for row in rows)
-    # A collected file is about as large as its points.
-    rows.append(_shared_row(COLLECT, measured.collections(config, layout), kept, points))
-    rows.append(_shared_row(FIGURES, measured.figures(config, layout), kept, None))
-    return Forecast(config.scale, [row for row in rows if row.jobs], steps, sources)
+    return Forecast(config.scale, rows, steps, sources)
 
 
 def _row(
-    config: Config, name: str, layout: Layout, wanted: str | None, steps: Mapping[str, Steps], kept: Measured | None
+    config: Config, name: str, layout: Layout, wanted: str | None, steps: Mapping[str, Steps], kept: Measured
 ) -> Row:
     points = points_of(config, name)
+    experiment = load_experiment(points[0].module)
     asks = "cuda" if config.experiments[name].resources.gpu else "cpu"
-    device = (wanted or asks) if load_experiment(points[0].module).training else "cpu"
-    flops = [flop_of(point, layout) for point in points]
-    ways = _ways(points, layout, device, steps.get(device), kept)
-    told = [_first(ways, point, flop) for point, flop in zip(points, flops, strict=True)]
-    known = [seconds for seconds, _ in told if seconds is not None]
-    complete = len(known) == len(points)
+    device = (wanted or asks) if experiment.training else "cpu"
+    flops = [experiment.flop(point.settings, point.grid) if experiment.flop else None for point in points]
+    speed = steps.get(device)
+    ways = {HERE: measured.seconds_here(points, layout, device), KEPT: kept.seconds if device == "cpu" else {}}
+    told: list[tuple[float | None, str]] = []
+    for point, flop in zip(points, flops, strict=True):
+        known = [(look_up(found, point), source) for source, found in ways.items()]
+        known.append((speed.seconds(flop) if speed and flop else None, STEPS))
+        told.append(next((one for one in known if one[0] is not None), (None, NOTHING)))
+    here = measured.storage_here(points, layout)
+    sizes = [look_up(here, point) or look_up(kept.storage, point) for point in points]
+    seconds = [one for one, _ in told if one is not None]
     left = [not layout.point(point.name).is_file() for point in points]
-    shares = [steps[device].share_of_peak(flop) for flop in flops if flop and flop.step and device in steps]
-    reached = [share for share in shares if share]
+    complete = len(seconds) == len(points)
     return Row(
         name=name,
         jobs=len(points),
         left=sum(left),
         device=device,
-        seconds=sum(known) if complete else None,
-        seconds_left=sum(value for value, todo in zip(known, left, strict=True) if todo) if complete else None,
-        seconds_per_job=known if complete else [],
+        seconds=sum(seconds) if complete else None,
+        seconds_left=sum(one for one, todo in zip(seconds, left, strict=True) if todo) if complete else None,
+        seconds_per_job=seconds if complete else [],
         flop=sum(flop.steps for flop in flops if flop),
-        test_flop=sum(flop.tests for flop in flops if flop),
-        storage=_storage(points, layout, kept),
-        share=statistics.harmonic_mean(reached) if reached else None,
-        source=", ".join(dict.fromkeys(source for _, source in told)) if complete else "not measured",
-    )
-
-
-_Way = Callable[[Point, Flop | None], float | None]
-
-
-def _ways(
-    points: list[Point], layout: Layout, device: str, steps: Steps | None, kept: Measured | None
-) -> dict[str, _Way]:
-    """What may tell the seconds of one of these points on a device, the surest first."""
-    here = measured.seconds_here(points, layout, device)
-    ways: dict[str, _Way] = {HERE: lambda point, flop: look_up(here, point)}
-    if kept and device == "cpu":
-        ways[KEPT] = lambda point, flop: look_up(kept.seconds, point)
-    if steps:
-        ways[STEPS] = lambda point, flop: steps.seconds(flop) if flop and flop.step else None
-    if kept and device == "cpu":
-        ways[FLOPS] = lambda point, flop: _by_flop(kept, point, flop)
-    return ways
-
-
-def _first(ways: Mapping[str, _Way], point: Point, flop: Flop | None) -> tuple[float | None, str]:
-    told = ((way(point, flop), source) for source, way in ways.items())
-    return next(((seconds, source) for seconds, source in told if seconds is not None), (None, ""))
-
-
-def _by_flop(kept: Measured, point: Point, flop: Flop | None) -> float | None:
-    rate = kept.seconds_per_flop.get(f"{point.module}/{flop.kind}") if flop else None
-    return None if rate is None or flop is None else rate * flop.steps
-
-
-def _storage(points: list[Point], layout: Layout, kept: Measured | None) -> int | None:
-    """The bytes of the points' files: as large as those that are here, else as those that were measured elsewhere."""
-    here = measured.storage_here(points, layout)
-    found = [look_up(here, point) or (look_up(kept.storage, point) if kept else None) for point in points]
-    known = [size for size in found if size is not None]
-    return round(sum(known)) if len(known) == len(points) else None
-
-
-def _shared_row(name: str, files: Mapping[Path, Path], kept: Measured | None, storage: int | None) -> Row:
-    """All collections, or all figures: each takes as long as those that have run on average."""
-    each, source = measured.mean_seconds(list(files.values())), HERE
-    if each is None and kept:
-        each, source = kept.seconds.get(name), KEPT
-    left = sum(not path.is_file() for path in files)
-    sizes = [path.stat().st_size for path in files if path.is_file()]
-    return Row(
-        name=name,
-        jobs=len(files),
-        left=left,
-        device="cpu",
-        seconds=None if each is None else each * len(files),
-        seconds_left=None if each is None else each * left,
-        seconds_per_job=[] if each is None else [each] * len(files),
-        flop=0.0,
-        test_flop=0.0,
-        storage=round(statistics.fmean(sizes) * len(files)) if sizes else storage,
-        share=None,
-        source="not measured" if each is None else source,
+        storage=None if None in sizes else 2 * round(sum(size or 0 for size in sizes)),
+        source=", ".join(dict.fromkeys(source for _, source in told)) if complete else NOTHING,
     )
 
 
 def aim_share(flop: float) -> float:
     """Return the share of its peak that the aim's GPU needs to do these FLOPs in the aim's time."""
-    return flop / (AIM_SECONDS * PEAKS[AIM_GPU])
+    return flop / (AIM_SECONDS * AIM_PEAK)
 
 
 def table(plan: Forecast) -> list[str]:
     """Return the plan as lines for a terminal."""
-    heads = ["", "jobs", "to run", "core-hours", "GPU-hours", "PFLOP", "storage", "share of peak", "from"]
     cells = []
     for row in plan.rows:
-        hours = {row.device: "not measured" if row.seconds is None else f"{row.seconds / 3600:.2f}"}
-        share = "" if row.share is None else f"{100 * row.share:.1f} %"
+        hours = {row.device: NOTHING if row.seconds is None else f"{row.seconds / 3600:.2f}"}
         source = "" if row.seconds is None else row.source
-        cells.append([*_cells(row.name, row.jobs, row.left, hours, row.flop, row.storage), share, source])
+        cells.append([*_cells(row.name, row.jobs, row.left, hours, row.flop, row.storage), source])
     devices = [device for device in DEVICES if device in {row.device for row in plan.rows}]
     hours = {device: f"{plan.total('seconds', device) / 3600:.2f}" for device in devices}
-    jobs, left, storage = (int(plan.total(field)) for field in ("jobs", "left", "storage"))
-    cells.append([*_cells("all", jobs, left, hours, plan.total("flop"), storage), "", ""])
-    aligned = ("left", *["right"] * 7, "left")
+    jobs, left, flop, storage = map(plan.total, ("jobs", "left", "flop", "storage"))
+    cells.append([*_cells("all", jobs, left, hours, flop, storage), ""])
+    heads = ["", "jobs", "to run", "core-hours", "GPU-hours", "PFLOP", "storage", "from"]
+    aligned = ("left", *["right"] * 6, "left")
     lines = tabulate(cells, heads, "plain", colalign=aligned, disable_numparse=True).splitlines()
     to_run = [f"{plan.total('seconds_left', device) / 3600:.2f} {DEVICES[device]}-hours" for device in devices]
     lines.append(f"to run: {', '.join(to_run)}")
@@ -263,39 +191,30 @@ def table(plan: Forecast) -> list[str]:
     return [line.rstrip() for line in lines + aim_lines(plan)]
 
 
-def _cells(name: str, jobs: int, left: int, hours: Mapping[str, str], flop: float, storage: int | None) -> list[str]:
+def _cells(
+    name: str, jobs: float, left: float, hours: Mapping[str, str], flop: float, storage: float | None
+) -> list[str]:
     petaflop = f"{flop / 1e15:.4g}" if flop else "-"
-    return [name, str(jobs), str(left), hours.get("cpu", "-"), hours.get("cuda", "-"), petaflop, _size(storage)]
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "?"
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+    size = "?" if storage is None else f"{storage / 1e6:.1f} MB"
+    return [name, str(jobs), str(left), hours.get("cpu", "-"), hours.get("cuda", "-"), petaflop, size]
 
 
 def aim_lines(plan: Forecast) -> list[str]:
     """Return how far the trainings are from the aim, as measured, or the hours at stated shares of the peak."""
     rows = [row for row in plan.rows if row.device == "cuda" and row.flop]
-    flop = sum(row.flop for row in rows)
     if not rows:
         return []
-    needed = aim_share(flop)
+    flop, hours = sum(row.flop for row in rows), sum(row.seconds or 0 for row in rows) / 3600
     work = f"{flop / 1e15:.0f} PFLOP of training steps"
-    aim = f"aim: {work} in one hour of one {AIM_GPU}, {100 * needed:.0f} % of its peak"
-    seconds = [row.seconds for row in rows if row.seconds is not None]
-    if len(seconds) == len(rows):
-        hours, steps = sum(seconds) / 3600, plan.steps.get("cuda")
-        share = (
-            f", {100 * flop / (sum(seconds) * steps.peak_flops):.1f} % of its peak"
-            if steps and steps.peak_flops
-            else ""
-        )
-        verdict = "the aim is met" if hours <= 1 else f"{hours:.2f} times the aim's hour"
-        return [aim, f"measured on {steps.name if steps else 'a GPU'}: {hours:.2f} hours{share}; {verdict}"]
-    what_if = [f"{flop / (share * PEAKS[AIM_GPU]) / 3600:.2f} hours at {100 * share:.0f} %" for share in WHAT_IF_SHARES]
-    return [
-        aim,
-        "not every training was measured on a GPU; mirrorsym steps --device cuda does it on one",
-        f"what if, not measured: {', '.join(what_if)} of an {AIM_GPU}'s peak",
-    ]
+    aim = f"aim: {work} in one hour of one {AIM_GPU}, {100 * aim_share(flop):.0f} % of its peak"
+    if any(row.seconds is None for row in rows):
+        what_if = [f"{flop / (share * AIM_PEAK) / 3600:.2f} hours at {100 * share:.0f} %" for share in WHAT_IF_SHARES]
+        return [
+            aim,
+            "not every training was measured on a GPU; python -m benchmarks.training --device cuda does it on one",
+            f"what if, not measured: {', '.join(what_if)} of an {AIM_GPU}'s peak",
+        ]
+    steps = plan.steps.get("cuda")
+    share = f", {flop / (36 * hours * steps.peak_flops):.1f} % of its peak" if steps and steps.peak_flops else ""
+    verdict = "the aim is met" if hours <= 1 else f"{hours:.2f} times the aim's hour"
+    return [aim, f"measured on {steps.name if steps else 'a GPU'}: {hours:.2f} hours{share}; {verdict}"]

@@ -26,13 +26,15 @@ from tabulate import tabulate
 from reproduction.contract import DIVERGED
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import COLLECT, FIGURES
 from reproduction.pipeline.points import Point, points_of
 from reproduction.pipeline.snakemake.marks import unfinished_outputs
 from reproduction.pipeline.snakemake.messages import last_line
 
 DONE, RUNNING, CHECKPOINT, FAILED, WAITING = "done", "running", "checkpoint", "failed", "waiting"
 STATES = (DONE, RUNNING, CHECKPOINT, FAILED, WAITING)
+COLLECT, FIGURES = "collect", "figures"
+"""What the collections and the figures of a scale are called among its experiments."""
+
 _STOPPED = "stopped"
 """How the log of a training begins its last line where it wrote a checkpoint and ended."""
 

@@ -108,12 +108,12 @@ def _provenance(name: str, data: xr.Dataset) -> dict[str, Any]:
 
 def _spent(config: Config, layout: Layout) -> list[dict[str, Any]]:
     """What the trainings took here."""
-    from reproduction.pipeline.measured import busy_seconds
+    from reproduction.pipeline.measured import clock_seconds
     from reproduction.pipeline.points import points_of
 
     spent = []
     for name in EXPERIMENTS:
         files = [layout.point_benchmark(point.name) for point in points_of(config, name)]
-        if known := [seconds for seconds in map(busy_seconds, files) if seconds]:
+        if known := [seconds for seconds in map(clock_seconds, files) if seconds]:
             spent.append({"name": name, "known": len(known), "all": len(files), "time": duration(sum(known))})
     return spent

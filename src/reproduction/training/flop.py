@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 from reproduction.contract import Flop
-from reproduction.data.sizes import Sizes
 from reproduction.training.recipe import Recipe
 
 VANILLA, DCS = "vanilla", "dcs"
@@ -15,26 +15,37 @@ BACKWARD = 2
 """FLOPs of the gradients relative to the forward pass: one product for the inputs, one for the weights."""
 
 
-def training_flop(recipe: Recipe, sizes: Sizes, tested: int, kind: str = VANILLA, trainings: int = 1) -> Flop:
+class Sizes(NamedTuple):
+    """The numbers of a data set's pictures, and the shape of one: (channels, height, width)."""
+
+    train: int
+    test: int
+    shape: tuple[int, int, int]
+
+
+SIZES = {"cifar10": Sizes(50_000, 10_000, (3, 32, 32)), "digits": Sizes(1_437, 360, (1, 8, 8))}
+
+
+def training_flop(recipe: Recipe, tested: int, kind: str = VANILLA, trainings: int = 1) -> Flop:
     """Return the FLOPs of trainings: 3 forward passes for a picture that is learnt from, 1 for one that is tested.
 
     Writing parameters as products adds an elementwise operation for each parameter and step, which is not counted.
 
     Args:
         recipe: gives the network and the steps.
-        sizes: of the data set.
         tested: number of pictures that one training is tested on, each as often as it is.
         kind: how parameters are written.
         trainings: number of trainings in the job.
     """
-    forward = forward_flop(recipe.width, recipe.stem_stride, sizes.shape, sizes.classes)
+    sizes = SIZES[recipe.dataset]
+    forward = forward_flop(recipe.width, recipe.stem_stride, sizes.shape)
     step = (1 + BACKWARD) * forward * recipe.batch_size
     steps = sizes.train // recipe.batch_size * recipe.epochs
     return Flop(kind, float(trainings * steps * step), float(trainings * tested * forward), float(step))
 
 
 @functools.cache
-def forward_flop(width: int, stem_stride: int, shape: tuple[int, int, int], classes: int = 10) -> int:
+def forward_flop(width: int, stem_stride: int, shape: tuple[int, int, int]) -> int:
     """Return the FLOPs of one picture's way through the ResNet18, two for each multiplication with its addition.
 
     Counted by torch on the meta device: nothing is computed.
@@ -43,7 +54,6 @@ def forward_flop(width: int, stem_stride: int, shape: tuple[int, int, int], clas
         width: channels of the first stage.
         stem_stride: stride of the first convolution.
         shape: of a picture, (channels, height, width).
-        classes: number of classes.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -51,7 +61,7 @@ def forward_flop(width: int, stem_stride: int, shape: tuple[int, int, int], clas
     from reproduction.models.resnet import ResNet18
 
     with torch.device("meta"), torch.no_grad():
-        network = ResNet18(shape[0], classes, width, stem_stride).eval()
+        network = ResNet18(shape[0], 10, width, stem_stride).eval()
         picture = torch.empty(1, *shape)
         with FlopCounterMode(display=False) as counter:
             network(picture)

@@ -1,0 +1,172 @@
+"""``python -m benchmarks.training``: the speed of training steps on this machine, for ``mirrorsym plan``.
+
+Steps of the scales' networks, plain and with parameters as products, and tests of the same networks are timed, printed
+(steps/s, GFLOP/s, share of the peak) and written to results/steps/{device}.json. On a CPU times are the seconds that
+one core computes, which a busy machine changes little; on a GPU those by the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from reproduction.contract import Context
+from reproduction.data.images import Images
+from reproduction.experiments.dcs_resnet import DcsResnetSettings, build
+from reproduction.files import write_atomically
+from reproduction.pipeline import provenance
+from reproduction.pipeline.devices import gpu_count
+from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.measured import Speed, Steps
+from reproduction.training import loop
+from reproduction.training.flop import BACKWARD, DCS, VANILLA, forward_flop
+
+PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12}
+"""Published dense peaks in FLOP/s, bfloat16 (V100: float16), of NVIDIA's data sheets."""
+
+REPEATS = 3
+"""Each number of steps is timed so often; the least counts, since what disturbs a step only adds to it."""
+
+
+class Size(NamedTuple):
+    """A training step: the network, the pictures, and two numbers of steps, whose difference is what counts."""
+
+    width: int
+    batch: int
+    stem_stride: int
+    shape: tuple[int, int, int]
+    short: int
+    long: int
+
+
+CIFAR10 = (3, 32, 32)
+SIZES = {
+    "cpu": (Size(8, 128, 2, (1, 8, 8), 5, 55), Size(8, 128, 1, CIFAR10, 1, 5), Size(64, 4, 1, CIFAR10, 1, 3)),
+    "cuda": (Size(64, 128, 1, CIFAR10, 20, 120),),
+}
+"""The scales' own steps, the full network's with a smaller batch on a CPU, where one at batch 128 takes seconds."""
+
+
+def published_peak(name: str) -> float | None:
+    """Return the published dense peak of a GPU in FLOP/s by its name, None where it is not in the table."""
+    return next((peak for gpu, peak in PEAKS.items() if re.search(rf"\b{gpu}\b", name)), None)
+
+
+def measure_steps(device: str, sizes: Sequence[Size] | None = None) -> Steps:
+    """Time training steps and tests of ResNets on random pictures, plain and with parameters as products.
+
+    Args:
+        device: "cpu", where one core computes, or "cuda".
+        sizes: of the steps; those of the scales where None is given.
+    """
+    sizes = sizes or SIZES[device]
+    with loop.reproducible(device, 1):
+        _StepTimer(sizes[0], VANILLA, device).train(sizes[0].short)
+        start = time.process_time()
+        speeds = {kind: [_StepTimer(size, kind, device).speed() for size in sizes] for kind in (VANILLA, DCS)}
+        peak = _product_peak() if device == "cpu" else published_peak(provenance.device(device))
+    return Steps(
+        device=device,
+        name=provenance.device(device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        code_version=provenance.code_version(),
+        peak_flops=peak,
+        start=round(start, 3),
+        speeds=speeds,
+    )
+
+
+def lines(steps: Steps) -> list[str]:
+    """Return a line for each size of steps: steps per second, and their share of the device's peak."""
+    found = []
+    for kind, speeds in steps.speeds.items():
+        for speed in speeds:
+            reached = 1 / speed.seconds_per_flop
+            share = f", {100 * reached / steps.peak_flops:.1f} % of the peak" if steps.peak_flops else ""
+            rate = f"{reached / speed.step_flop:.3g} steps/s, {reached / 1e9:.3g} GFLOP/s{share}"
+            found.append(f"{kind}: a step of {speed.step_flop / 1e9:.3g} GFLOP: {rate}")
+    return found
+
+
+class _StepTimer:
+    """Trains a network of one size and kind on random pictures, and takes the time."""
+
+    def __init__(self, size: Size, kind: str, device: str) -> None:
+        self._size, self._device = size, device
+        self._clock = time.process_time if device == "cpu" else time.perf_counter
+        self._settings = DcsResnetSettings(
+            width=size.width, stem_stride=size.stem_stride, epochs=1, batch_size=size.batch
+        )
+        self._network = build(self._settings, kind, size.shape[0], 10).to(device)
+
+    def speed(self) -> Speed:
+        """Return the speed of steps and of tests."""
+        size = self._size
+        self.train(size.short)  # the first steps choose algorithms and fill caches
+        step = (self.train(size.long) - self.train(size.short)) / (size.long - size.short)
+        tested = size.batch if self._device == "cpu" else 20 * size.batch
+        pictures = self._pictures(1, tested)
+        test = self._least(lambda: loop.accuracy(self._network, pictures))
+        forward = forward_flop(size.width, size.stem_stride, size.shape)
+        flop = (1 + BACKWARD) * forward * size.batch
+        return Speed(
+            step_flop=flop, seconds_per_flop=max(step, 1e-9) / flop, test_seconds_per_flop=test / (forward * tested)
+        )
+
+    def train(self, steps: int) -> float:
+        """Return the seconds of an epoch of so many steps."""
+        pictures = self._pictures(steps, 1)
+        context = Context(device=self._device)
+        return self._least(lambda: loop.train(self._network, pictures, self._settings, 0.0, "steps", 0, context))
+
+    def _least(self, compute: Callable[[], object]) -> float:
+        times = []
+        for _ in range(REPEATS):
+            began = self._clock()
+            compute()
+            times.append(self._clock() - began)
+        return min(times)
+
+    def _pictures(self, steps: int, tested: int) -> loop.Pictures:
+        random, count = np.random.default_rng(0), steps * self._size.batch
+        train, test = (random.integers(0, 256, (n, *self._size.shape), np.uint8) for n in (count, tested))
+        labels = [np.arange(n, dtype=np.int64) % 10 for n in (count, tested)]
+        return loop.Pictures(Images(train, labels[0], test, labels[1], "random pictures"), self._device)
+
+
+def _product_peak(size: int = 1024, repeats: int = 40) -> float:
+    """The most FLOP/s of a product of two float32 matrices on one thread."""
+    a, b = torch.rand(2, size, size)
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.process_time()
+        torch.mm(a, b)
+        best = min(best, time.process_time() - began)
+    return 2 * size**3 / best
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description="Time steps of the trainings.")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--directory", type=Path, default=Path(), help="The project's folder.")
+    asked = parser.parse_args(arguments)
+    if asked.device == "cuda" and not gpu_count():
+        sys.exit("--device cuda: this machine has no GPU; use --device cpu")
+    steps = measure_steps(("cuda" if gpu_count() else "cpu") if asked.device == "auto" else asked.device)
+    print(*lines(steps), sep="\n")
+    path = Layout(asked.directory).steps(steps.device)
+    write_atomically(path, steps.model_dump_json(indent=1) + "\n")
+    print(f"{steps.name}: written to {path}")
+
+
+if __name__ == "__main__":
+    main()
