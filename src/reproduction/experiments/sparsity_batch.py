@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD, sparsity
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import DIVERGED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.errors import UserError
 from reproduction.streams import stream
 
@@ -48,27 +48,14 @@ def run(settings: SparsityBatchSettings, grid: Grid, seed: int, context: Context
     Raises:
         BatchSizeError: if a batch size is no whole number above zero.
     """
-    import xarray as xr
-
     sizes = [_whole(value) for value in grid["batch_size"]]
     w, u, status = _train(settings, sizes, np.array(grid["learning_rate"], np.float32), seed, context)
-    diverged = status == DIVERGED
+    diverged = status.ravel() == DIVERGED
     with np.errstate(over="ignore", invalid="ignore"):
-        weight = w * u
+        weight = (w * u).reshape(len(diverged), -1)
     columns = np.stack([sparsity(weight, threshold) for threshold in settings.thresholds], axis=-1)
-    dims = ["batch_size", "learning_rate", "seed"]
-    return xr.Dataset(
-        {
-            "sparsity": ([*dims, "threshold"], np.where(diverged[..., None], np.nan, columns)[:, :, None]),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8)[:, :, None]),
-        },
-        coords={
-            "batch_size": np.array(sizes, float),
-            "learning_rate": np.array(grid["learning_rate"], float),
-            "seed": [seed],
-            "threshold": np.array(settings.thresholds, float),
-        },
-    )
+    values = {"sparsity": np.where(diverged[:, None], np.nan, columns)}
+    return EXPERIMENT.dataset(grid, seed, values, {"threshold": np.array(settings.thresholds, float)}, diverged)
 
 
 class BatchSizeError(UserError, ValueError):
