@@ -75,6 +75,18 @@ class SettingError(UserError, ValueError):
     """A setting does not fit the data."""
 
 
+def whole_number(name: str, value: Value, largest: float = float("inf")) -> int:
+    """Return a setting, or the value of an axis, that counts things.
+
+    Raises:
+        SettingError: if it is no whole number from 1 to ``largest``.
+    """
+    if not (float(value).is_integer() and 1 <= float(value) <= largest):
+        limits = f"from 1 to {largest}" if largest < float("inf") else "of at least 1"
+        raise SettingError(f"{name} is {value}; choose a whole number {limits}")
+    return int(float(value))
+
+
 class Stopped(Exception):
     """A run was asked to stop (a signal, a deadline) and has saved its checkpoint."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.mirrors import Mirror, coupling, identity_mirror, permutation_mirror, rescaling_mirrors, sectors
-from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable, whole_number
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
         those of the first batch.
 
     Raises:
-        ValueError: if a batch size is no whole number between 1 and the number of samples.
+        SettingError: if a batch size is no whole number between 1 and the number of samples.
     """
     import torch
 
-    sizes = [_whole(value, settings.samples) for value in grid["batch_size"]]
+    sizes = [whole_number("batch_size", value, settings.samples) for value in grid["batch_size"]]
     x, y = training_set(settings, seed)
     theta, gradient_norm, gradient_across = train(settings, x, y, seed)
     finished = bool(torch.isfinite(theta).all())
@@ -214,13 +214,6 @@ def _sample_hessians(
     # Reverse over reverse: torch.func.hessian's forward mode sets off a deprecation warning inside torch.
     hessian = torch.func.jacrev(torch.func.grad(loss))
     return np.asarray(torch.vmap(hessian, in_dims=(None, 0, 0))(theta, x, y).numpy())
-
-
-def _whole(value: float | str, samples: int) -> int:
-    size = int(float(value))
-    if size != float(value) or not 1 <= size <= samples:
-        raise ValueError(f"batch_size is {value}; choose a whole number from 1 to {samples}, the number of samples")
-    return size
 
 
 def _displacement(mirrors: tuple[Mirror, Mirror], settings: HessianStructureSettings, seed: int) -> torch.Tensor:
