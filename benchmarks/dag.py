@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from reproduction.pipeline.process import run_measured
+from benchmarks.process import run_measured
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "src", "config", "notebooks", "profiles", "envs", "pyproject.toml")

@@ -59,38 +59,16 @@ if TYPE_CHECKING:
     from mirrorsym.symmetries import holds as holds
     from mirrorsym.watch import CollapseMonitor as CollapseMonitor
 
-_MODULES = {
-    "DCS": "constraints",
-    "Hadamard": "constraints",
-    "MirrorDCS": "constraints",
-    "constrain": "constraints",
-    "constrain_all": "constraints",
-    "effective_parameters": "constraints",
-    "clusters": "measures",
-    "correlation": "measures",
-    "homogeneous_pairs": "measures",
-    "rank": "measures",
-    "sparsity": "measures",
-    "weight_distance": "measures",
-    "Mirror": "mirrors",
-    "coupling": "mirrors",
-    "double_rotation_mirror": "mirrors",
-    "identity_mirror": "mirrors",
-    "permutation_mirror": "mirrors",
-    "rescaling_mirrors": "mirrors",
-    "rotation_mirror": "mirrors",
-    "sectors": "mirrors",
-    "gamma_0": "stability",
-    "gamma_1": "stability",
-    "lyapunov_exponent": "stability",
-    "lyapunov_spectrum": "stability",
-    "second_order_critical_learning_rate": "stability",
-    "Slot": "symmetries",
-    "Symmetry": "symmetries",
-    "find_symmetries": "symmetries",
-    "holds": "symmetries",
-    "CollapseMonitor": "watch",
+_NAMES = {
+    "constraints": "DCS Hadamard MirrorDCS constrain constrain_all effective_parameters",
+    "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",
+    "mirrors": "Mirror coupling double_rotation_mirror identity_mirror permutation_mirror rescaling_mirrors "
+    "rotation_mirror sectors",
+    "stability": "gamma_0 gamma_1 lyapunov_exponent lyapunov_spectrum second_order_critical_learning_rate",
+    "symmetries": "Slot Symmetry find_symmetries holds",
+    "watch": "CollapseMonitor",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 """Where each public name is defined."""
 
 __all__ = sorted(_MODULES)

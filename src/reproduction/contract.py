@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from reproduction.errors import UserError
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import ArrayLike
 
     from reproduction.data.images import Images
 
@@ -70,6 +72,18 @@ class Variable:
 
 class SettingError(UserError, ValueError):
     """A setting does not fit the data."""
+
+
+def whole_number(name: str, value: Value, largest: float = float("inf")) -> int:
+    """Return a setting, or the value of an axis, that counts things.
+
+    Raises:
+        SettingError: if it is no whole number from 1 to ``largest``.
+    """
+    if not (float(value).is_integer() and 1 <= float(value) <= largest):
+        limits = f"from 1 to {largest}" if largest < float("inf") else "of at least 1"
+        raise SettingError(f"{name} is {value}; choose a whole number {limits}")
+    return int(float(value))
 
 
 class Stopped(Exception):
@@ -172,3 +186,41 @@ class Experiment(Generic[S]):
     coords: Mapping[str, str]
     training: bool = False
     flop: Callable[[S, Grid], Flop] | None = None
+
+    def dataset(
+        self,
+        grid: Grid,
+        seed: int,
+        values: Mapping[str, Iterable[Any]],
+        coords: Mapping[str, Any],
+        diverged: ArrayLike = False,
+    ) -> xr.Dataset:
+        """Return the Dataset that ``run`` has to return.
+
+        Args:
+            grid: the values of the axes.
+            seed: the seed.
+            values: of each variable, one entry for each point of the grid, the last axis running fastest; an entry has
+                the shape of the variable's own dimensions, or is one number for all of them.
+            coords: of the variables' own dimensions.
+            diverged: which of the points diverged, shape (points,) or (); their values are taken as they are given.
+
+        Raises:
+            ValueError: if the values of a variable do not have its shape.
+        """
+        import numpy as np
+        import xarray as xr
+
+        sweep = (*(axis.name for axis in self.axes), "seed")
+        shape = (*(len(grid[axis.name]) for axis in self.axes), 1)
+        variables: dict[str, Any] = {}
+        for name, variable in self.variables.items():
+            own = tuple(len(coords[dim]) for dim in variable.dims)
+            entries = np.stack([entry if np.ndim(entry) else np.full(own, entry) for entry in values[name]])
+            floats = entries if entries.dtype.kind == "f" else entries.astype(float)
+            variables[name] = ((*sweep, *variable.dims), floats.reshape(shape + own))
+        states = np.where(np.reshape(np.broadcast_to(diverged, math.prod(shape)), shape), DIVERGED, FINISHED)
+        variables["status"] = (sweep, states.astype(np.int8))
+        axes = {axis.name: np.array(grid[axis.name], None if axis.choices else float) for axis in self.axes}
+        own_coords = {dim: np.asarray(found) for dim, found in coords.items()}
+        return xr.Dataset(variables, {**axes, "seed": [seed], **own_coords})

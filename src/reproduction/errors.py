@@ -27,6 +27,17 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     return f" (valid: {', '.join(valid)})" if valid else ""
 
 
+def check_names(names: Iterable[str], valid: Iterable[str], kind: str, where: str = "") -> None:
+    """Check that all of what is called a ``kind`` are there; ``where`` begins the message otherwise.
+
+    Raises:
+        ConfigError: with the first that is not, and the nearest that is.
+    """
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"{where}there is no {kind} {name!r}{nearest(name, valid)}")
+
+
 def describe(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """Return one sentence for the first problem that pydantic found, with the nearest valid name."""
     # Of a union's branches the one that went deepest is the one that was meant.

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from reproduction.pipeline.process import run_measured
+from benchmarks.process import run_measured
 
 COMPUTES = """
 import os, sys, time

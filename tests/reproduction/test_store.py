@@ -34,6 +34,21 @@ def point(kinds: list[str], rates: list[float], seed: int, value: float = 1.0) -
     return xr.Dataset(variables, {"kind": kinds, "rate": rates, "seed": [seed], "step": [0, 1, 5]})
 
 
+def test_an_experiment_lays_out_its_points_in_the_order_of_its_axes() -> None:
+    grid = {"kind": ["plain", "fancy"], "rate": [1, 2]}
+    heights = [np.arange(3, dtype=np.float32) + place for place in range(3)]
+    found = EXPERIMENT.dataset(grid, 7, {"height": [*heights, np.float32(np.nan)]}, {"step": (0, 1, 5)}, [0, 0, 0, 1])
+    store.check(found, EXPERIMENT)
+    assert (found.height.dtype, found.rate.dtype, found.status.dtype) == (np.float32, float, np.int8)
+    assert found.height.sel(kind="fancy", rate=1, seed=7).values.tolist() == [2, 3, 4]
+    assert found.height.sel(kind="fancy", rate=2, seed=7).isnull().all()
+    assert found.status.values[..., 0].tolist() == [[0, 0], [0, 1]]
+    whole = EXPERIMENT.dataset(grid, 7, {"height": np.ones((4, 3), int)}, {"step": [0, 1, 5]})
+    assert (whole.height.dtype, int(whole.status.sum())) == (float, 0)
+    with pytest.raises(ValueError, match="reshape"):
+        EXPERIMENT.dataset(grid, 7, {"height": np.ones((4, 2))}, {"step": [0, 1, 5]})
+
+
 def test_what_is_written_is_read_with_the_contracts_attributes(tmp_path: Path) -> None:
     described = store.describe(point(["plain"], [0.5], 3), EXPERIMENT, {"scale": "quick"})
     store.write(described, tmp_path / "sub" / "point.nc")

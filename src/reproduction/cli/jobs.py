@@ -68,12 +68,7 @@ def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, e
 @click.option("--experiment", "experiments", multiple=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def job_claims(
-    claims: tuple[Path, ...],
-    own: tuple[Path, ...],
-    results: Path,
-    scale: str,
-    experiments: tuple[str, ...],
-    out: Path,
+    claims: tuple[Path, ...], own: tuple[Path, ...], results: Path, scale: str, experiments: tuple[str, ...], out: Path
 ) -> None:
     """Judge the claims of files by the results of a scale."""
     from reproduction.analysis.claims import compute_file

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 
 from reproduction.cli.jobs import job
 from reproduction.contract import Stopped, Value
-from reproduction.errors import ConfigError, UserError, nearest
+from reproduction.errors import ConfigError, UserError, check_names, nearest
 from reproduction.files import prepare_folder
 from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
@@ -23,6 +25,24 @@ _folder = click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
 )
 _scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop or paper.")
+
+
+def _of_scale(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options --scale and --directory, as the configuration and the paths that they name."""
+
+    @_scale
+    @_folder
+    @functools.wraps(command)
+    def configured(scale: str, directory: Path, **arguments: Any) -> None:
+        layout = Layout(directory)
+        command(load(layout.config, {"scale": scale}), layout, **arguments)
+
+    return configured
+
+
+def _say(lines: Iterable[object]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 def main() -> None:
@@ -54,18 +74,16 @@ def cli() -> None:
 
 
 @cli.command("list")
-@_scale
-@_folder
-def list_experiments(scale: str, directory: Path) -> None:
+@_of_scale
+def list_experiments(config: Config, layout: Layout) -> None:
     """List the experiments, their axes and their figures."""
-    config = load(directory / "config", {"scale": scale})
     for name in config.experiments:
         experiment = load_experiment(config.module_of(name))
         points = points_of(config, name)
         figures = [figure for figure, entry in config.figures.items() if name in entry.experiments]
         click.echo(f"{name}: {experiment.title}")
         click.echo(f"  axes: {', '.join([axis.name for axis in experiment.axes] + ['seed'])}")
-        click.echo(f"  scale {scale}: {len(points)} jobs; figures: {', '.join(figures) or 'none'}")
+        click.echo(f"  scale {config.scale}: {len(points)} jobs; figures: {', '.join(figures) or 'none'}")
 
 
 @cli.command("run")
@@ -73,16 +91,19 @@ def list_experiments(scale: str, directory: Path) -> None:
 @click.option("--set", "assignments", metavar="NAME=VALUE", multiple=True, help="A grid value, a setting, or the seed.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the point's netCDF file here.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where a training runs.")
-@_scale
-@_folder
+@_of_scale
 def run(
-    experiment_id: str, assignments: tuple[str, ...], out: Path | None, device: str | None, scale: str, directory: Path
+    config: Config,
+    layout: Layout,
+    experiment_id: str,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    device: str | None,
 ) -> None:
     """Run one point of EXPERIMENT outside the workflow, print its result and, with --out, write it.
 
     What --set leaves open is taken from the scale, where it has one value there.
     """
-    config = load(directory / "config", {"scale": scale})
     point = point_from_assignments(config, experiment_id, assignments)
     if device == "cuda" and not load_experiment(point.module).training:
         raise ConfigError(f"--device cuda: {experiment_id} is a simulation and runs on the CPU only")
@@ -90,10 +111,7 @@ def run(
         prepare_folder(out)
     from reproduction.pipeline.run import run_point
 
-    seconds = 60 * config.checkpoint_minutes
-    dataset = run_point(point, Layout(directory), out, device or config.device, seconds)
-    for line in summary(dataset):
-        click.echo(line)
+    _say(summary(run_point(point, layout, out, device or config.device, 60 * config.checkpoint_minutes)))
     if out is not None:
         click.echo(f"written to {out}")
 
@@ -104,8 +122,7 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
     Raises:
         ConfigError: if a name is unknown, a value is not admitted, or an axis has no single value.
     """
-    if experiment_id not in config.experiments:
-        raise ConfigError(f"there is no experiment {experiment_id!r}{nearest(experiment_id, config.experiments)}")
+    check_names([experiment_id], config.experiments, "experiment")
     entry = config.experiments[experiment_id]
     experiment = load_experiment(config.module_of(experiment_id))
     given = dict(_split(assignment) for assignment in assignments)
@@ -175,67 +192,57 @@ def import_points(files: tuple[Path, ...], directory: Path) -> None:
     """Take points computed elsewhere into the store; the workflow goes on from them."""
     from reproduction.pipeline.transfer import import_files
 
-    for line in import_files(files, Layout(directory)):
-        click.echo(line)
+    _say(import_files(files, Layout(directory)))
 
 
 @cli.command("accept")
 @click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All experiments of the scale.")
-@_scale
-@_folder
-def accept(experiment_ids: tuple[str, ...], everything: bool, scale: str, directory: Path) -> None:
+@_of_scale
+def accept(config: Config, layout: Layout, experiment_ids: tuple[str, ...], everything: bool) -> None:
     """Keep results though the code that made them changed, or is called otherwise: you know that no number did."""
     from reproduction.pipeline.transfer import accept_results
 
     if everything == bool(experiment_ids):
         raise ConfigError("name the experiments whose results to accept, or give --all")
-    config = load(directory / "config", {"scale": scale})
-    for line in accept_results(config, experiment_ids or tuple(config.experiments), Layout(directory)):
-        click.echo(line)
+    _say(accept_results(config, experiment_ids or tuple(config.experiments), layout))
 
 
 @cli.command("trace")
 @click.argument("figure", metavar="FIGURE")
-@_scale
-@_folder
-def trace_figure(figure: str, scale: str, directory: Path) -> None:
+@_of_scale
+def trace_figure(config: Config, layout: Layout, figure: str) -> None:
     """Check that FIGURE still shows what the result files hold."""
     from reproduction.report.trace import trace
 
-    config = load(directory / "config", {"scale": scale})
-    if figure not in config.figures:
-        raise ConfigError(f"there is no figure {figure!r}{nearest(figure, config.figures)}")
-    problems = trace(figure, Layout(directory).figures(scale), Layout(directory).scale(scale))
-    for problem in problems:
-        click.echo(problem)
+    check_names([figure], config.figures, "figure")
+    problems = trace(figure, layout.figures(config.scale), layout.scale(config.scale))
+    _say(problems)
     if problems:
         sys.exit(1)
     click.echo(f"{figure}: PDF, SVG and PNG show what the result files hold")
 
 
 @cli.command("results")
-@_scale
-@_folder
-def results(scale: str, directory: Path) -> None:
+@_of_scale
+def results(config: Config, layout: Layout) -> None:
     """Write docs/results.md: the trainings of a scale beside what the paper reports."""
     from reproduction.report.results_page import write_page
 
-    click.echo(f"written to {write_page(load(directory / 'config', {'scale': scale}), Layout(directory))}")
+    click.echo(f"written to {write_page(config, layout)}")
 
 
 @cli.command("plan")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
-@_scale
-@_folder
-def plan(device: str | None, as_json: bool, scale: str, directory: Path) -> None:
+@_of_scale
+def plan(config: Config, layout: Layout, device: str | None, as_json: bool) -> None:
     """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from what was measured."""
     import json
 
     from reproduction.pipeline.costs import forecast, table
 
-    found = forecast(load(directory / "config", {"scale": scale}), Layout(directory), device)
+    found = forecast(config, layout, device)
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
         click.echo(line)
 
@@ -254,25 +261,20 @@ def measured(scale: str, directory: Path) -> None:
 @cli.command("status")
 @click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-@_scale
-@_folder
-def status(experiment_ids: tuple[str, ...], as_json: bool, scale: str, directory: Path) -> None:
+@_of_scale
+def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_json: bool) -> None:
     """Say what of a sweep is done, running, failed and diverged, with what the logs of failed jobs said last.
 
     Ends with exit code 1 where something failed.
     """
     import json
+    from dataclasses import asdict
 
     from reproduction.pipeline.status import status_of, table
 
-    config = load(directory / "config", {"scale": scale})
-    for name in experiment_ids:
-        if name not in config.experiments:
-            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
-    found = status_of(config, Layout(directory), experiment_ids or tuple(config.experiments))
-    shown = [json.dumps([part.to_dict() for part in found], indent=1)] if as_json else table(found)
-    for line in shown:
-        click.echo(line)
+    check_names(experiment_ids, config.experiments, "experiment")
+    found = status_of(config, layout, experiment_ids or tuple(config.experiments))
+    _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else table(found))
     if any(part.failures for part in found):
         sys.exit(1)
 
@@ -296,47 +298,39 @@ def new(name: str, outside: Path | None, directory: Path) -> None:
     """Write an experiment NAME that runs, to be changed: module, test, block of config with its figure, notebook."""
     from reproduction.cli.new import write_experiment
 
-    for path in write_experiment(name, Layout(directory), outside):
-        click.echo(path)
+    _say(write_experiment(name, Layout(directory), outside))
     if outside is not None:
         click.echo("put the folder that holds the package on PYTHONPATH")
     click.echo(f"make its figure with: snakemake --cores all {name}")
 
 
 @cli.command("report")
-@_scale
-@_folder
-def report(scale: str, directory: Path) -> None:
+@_of_scale
+def report(config: Config, layout: Layout) -> None:
     """Say what a run made, where the figures are and how long each part took."""
     from reproduction.report.closing import closing_lines
 
-    config = load(directory / "config", {"scale": scale})
-    for line in closing_lines(config, Layout(directory)):
-        click.echo(line)
+    _say(closing_lines(config, layout))
 
 
 @cli.command("claims")
-@_scale
-@_folder
-def claims_table(scale: str, directory: Path) -> None:
+@_of_scale
+def claims_table(config: Config, layout: Layout) -> None:
     """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
     from reproduction.analysis.verdicts import counts, read_verdicts, table
 
-    found = read_verdicts(Layout(directory).claims(scale))
+    found = read_verdicts(layout.claims(config.scale))
     own = ["", "own claims, not counted:", *table(found.own)] if found.own else []
-    for line in [*table(found.claims), counts(found), *own]:
-        click.echo(line)
+    _say([*table(found.claims), counts(found), *own])
 
 
 @cli.command("gallery")
-@_scale
-@_folder
-def gallery(scale: str, directory: Path) -> None:
+@_of_scale
+def gallery(config: Config, layout: Layout) -> None:
     """Remake the README's gallery from a scale's figures."""
     from reproduction.report.gallery import write_gallery
 
-    for path in write_gallery(load(directory / "config", {"scale": scale}), Layout(directory)):
-        click.echo(path)
+    _say(write_gallery(config, layout))
 
 
 cli.add_command(job)

@@ -105,11 +105,7 @@ def fetch(url: str, checksum: str, archive: Path | None, cache: Path) -> Path:
 
 
 def _verify(archive: Path, checksum: str) -> None:
-    """Compare a local archive with its checksum.
-
-    Raises:
-        DataError: if it differs, or the archive cannot be read.
-    """
+    """Compare a local archive with its checksum."""
     import pooch
 
     algorithm, expected = checksum.lower().split(":")
@@ -128,11 +124,7 @@ def _verify(archive: Path, checksum: str) -> None:
 
 
 def _download(url: str, checksum: str, cache: Path) -> Path:
-    """Download the archive, or find it in the cache, and verify it.
-
-    Raises:
-        DataError: if the address does not answer with this archive, or the cache cannot be written.
-    """
+    """Download the archive, or find it in the cache, and verify it."""
     import pooch
     import requests
 
@@ -219,9 +211,6 @@ def _read_members(path: Path) -> dict[str, bytes]:
     """Read the batches' bytes.
 
     The archive is unpacked in memory, and not beyond a limit: no member, header or padding of any size can fill it.
-
-    Raises:
-        DataError: if the archive is damaged, or has a member that does not belong there.
     """
     try:
         with gzip.open(path) as stream:
@@ -247,11 +236,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
 
 
 def _checked_name(member: tarfile.TarInfo, path: Path) -> str:
-    """Return the member's name inside of the archive's folder.
-
-    Raises:
-        DataError: if it lies elsewhere, is not a file or folder, or is too large.
-    """
+    """Return the member's name inside of the archive's folder."""
     where = f"the archive {path} has a member {member.name!r}"
     advice = "it is not CIFAR-10 and was not unpacked"
     name = PurePosixPath(member.name)
@@ -270,9 +255,6 @@ def _read_batch(content: bytes, where: str) -> Split:
     Args:
         content: the pickle.
         where: the member and its archive, for messages.
-
-    Raises:
-        DataError: if it holds anything but labelled pictures.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
@@ -287,11 +269,7 @@ def _read_batch(content: bytes, where: str) -> Split:
 
 
 def _checked_batch(data: Any, labels: Any, where: str) -> Split:
-    """Return the batch's fields as a Split.
-
-    Raises:
-        DataError: if they are not what a batch has.
-    """
+    """Return the batch's fields as a Split."""
     pixels = int(np.prod(SHAPE))
     advice = "use an archive of CIFAR-10"
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != pixels:
@@ -327,23 +305,17 @@ class _Array:
 
     __slots__ = ("value",)
 
-    def __init__(self) -> None:
-        self.value: NDArray[Any] | None = None
+    def __init__(self, value: NDArray[Any] | None = None) -> None:
+        self.value = value
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, content = state
         self.value = _array(content, dtype, shape, "F" if fortran else "C").value
 
-    @classmethod
-    def of(cls, value: NDArray[Any]) -> _Array:
-        array = cls()
-        array.value = value
-        return array
-
 
 def _array(content: Any, dtype: Any, shape: Any, order: Any) -> _Array:
     order = order.decode("latin1") if isinstance(order, bytes) else order
-    return _Array.of(np.frombuffer(content, dtype.dtype).reshape(shape, order=order))
+    return _Array(np.frombuffer(content, dtype.dtype).reshape(shape, order=order))
 
 
 def _scalar(dtype: Any, content: Any) -> _Array:

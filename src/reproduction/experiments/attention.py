@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -125,55 +125,36 @@ def run_one(
 
 def run(settings: AttentionSettings, grid: Grid, seed: int, context: Context) -> xr.Dataset:
     """Train every network of the grid, on one data set."""
-    import xarray as xr
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from mirrorsym.measures import rank
 
-    axes = {axis.name: list(grid[axis.name]) for axis in AXES}
-    shape = [len(values) for values in axes.values()]
     runs = []
     with threadpool_limits(1), np.errstate(all="ignore"):
-        for layers, decay, weight_decay in itertools.product(*axes.values()):
+        for layers, decay, weight_decay in itertools.product(*(grid[axis.name] for axis in EXPERIMENT.axes)):
             runs.append(run_one(settings, int(layers), decay == "decoupled", float(weight_decay), seed, context))
     spectra = np.stack([spectrum for spectrum, _ in runs])
     losses = np.stack([loss for _, loss in runs])
     ranks = np.where(np.isnan(spectra[..., 0]), np.nan, rank(spectra))
-    status = np.where(np.isnan(losses[:, 0]), DIVERGED, FINISHED).astype(np.int8)
-    sweep = (*axes, "seed")
+    values = {"rank": ranks, "singular_value": spectra.astype(np.float32), "train_loss": losses}
     coords = {
-        **{axis.name: axes[axis.name] if axis.choices else np.asarray(axes[axis.name], float) for axis in AXES},
-        "seed": [seed],
         "step": np.arange(0, max(settings.steps) + 1, settings.measure_every),
         "layer": np.arange(1, LAYERS + 1),
-        "matrix": list(MATRICES),
+        "matrix": MATRICES,
         "mode": np.arange(1, settings.features + 2),
     }
-    return xr.Dataset(
-        {
-            "rank": ((*sweep, "step", "layer", "matrix"), ranks.reshape(*shape, 1, *ranks.shape[1:])),
-            "singular_value": (
-                (*sweep, "step", "layer", "matrix", "mode"),
-                spectra.reshape(*shape, 1, *spectra.shape[1:]).astype(np.float32),
-            ),
-            "train_loss": ((*sweep, "step"), losses.reshape(*shape, 1, -1)),
-            "status": (sweep, status.reshape(*shape, 1)),
-        },
-        coords,
-    )
+    return EXPERIMENT.dataset(grid, seed, values, coords, np.isnan(losses[:, 0]))
 
-
-AXES = (
-    Axis("layers", "number of attention layers", minimum=1, job_each=True),
-    Axis("decay", "weight decay on the gradient or on the weights", ("coupled", "decoupled"), job_each=True),
-    Axis("weight_decay", "weight decay (PyTorch's number)"),
-)
 
 EXPERIMENT = Experiment(
     name="attention",
     title="Ranks of key and query matrices of self-attention in an in-context regression",
     settings=AttentionSettings,
-    axes=AXES,
+    axes=(
+        Axis("layers", "number of attention layers", minimum=1, job_each=True),
+        Axis("decay", "weight decay on the gradient or on the weights", ("coupled", "decoupled"), job_each=True),
+        Axis("weight_decay", "weight decay (PyTorch's number)"),
+    ),
     variables={
         "rank": Variable(("step", "layer", "matrix"), "rank of the matrix"),
         "singular_value": Variable(("step", "layer", "matrix", "mode"), "singular values of the matrix"),

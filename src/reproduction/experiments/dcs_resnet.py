@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
+from reproduction.contract import Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.training.flop import DCS, SIZES, VANILLA, training_flop
 from reproduction.training.recipe import Recipe
 
@@ -53,28 +53,16 @@ def run(settings: DcsResnetSettings, grid: Grid, seed: int, context: Context) ->
     Returns:
         The contract's variables with dimensions (parameterization, seed) and ``epoch`` or ``batch_size``.
     """
-    import xarray as xr
-
     images = context.images(settings.dataset)
     shape = images.train_images.shape[1:]
     memory = [  # before any training: on a CPU, memory that a training has freed would hide what a step needs
         peak_memory(settings, str(arm), shape, images.classes, context.device) for arm in grid["parameterization"]
     ]
     runs = [_train(settings, str(arm), seed, context, images) for arm in grid["parameterization"]]
-    runs = [one if one["status"] else one | {"peak_memory": peaks} for one, peaks in zip(runs, memory, strict=True)]
-    leading = ("parameterization", "seed")
-    variables: dict[str, Any] = {
-        name: ((*leading, *variable.dims), np.array([one[name] for one in runs], float)[:, None])
-        for name, variable in EXPERIMENT.variables.items()
-    }
-    variables["status"] = (leading, np.array([one["status"] for one in runs], np.int8)[:, None])
-    coords = {
-        "parameterization": list(grid["parameterization"]),
-        "seed": [seed],
-        "epoch": np.arange(settings.epochs + 1),
-        "batch_size": list(MEMORY_BATCHES),
-    }
-    return xr.Dataset(variables, coords)
+    runs = [{**one, "peak_memory": peaks} if one else one for one, peaks in zip(runs, memory, strict=True)]
+    values = {name: [one.get(name, np.nan) for one in runs] for name in EXPERIMENT.variables}
+    coords = {"epoch": np.arange(settings.epochs + 1), "batch_size": MEMORY_BATCHES}
+    return EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
 
 
 def build(settings: DcsResnetSettings, parameterization: str, channels: int, classes: int) -> ResNet18:
@@ -89,7 +77,7 @@ def build(settings: DcsResnetSettings, parameterization: str, channels: int, cla
 def _train(
     settings: DcsResnetSettings, parameterization: str, seed: int, context: Context, images: Images
 ) -> dict[str, Any]:
-    """Train one arm; return all variables without their leading dimensions."""
+    """Train one arm; return its variables but ``peak_memory``, none where it diverged."""
     from reproduction.training import loop
 
     channels = images.train_images.shape[1]
@@ -103,29 +91,13 @@ def _train(
             return {"test_accuracy": loop.accuracy(network, pictures), "sparsity": sparsity(network)}
 
         trained = loop.train(
-            network,
-            pictures,
-            settings,
-            settings.weight_decay,
-            "dcs_resnet",
-            seed,
-            context,
-            measure,
-            label=parameterization,
+            network, pictures, settings, settings.weight_decay, "dcs_resnet", seed, context, measure, parameterization
         )
         if trained.diverged:
-            return _nothing(settings) | {"status": DIVERGED}
+            return {}
         prune(network)
         pruned = loop.accuracy(network, pictures)
-    return {**trained.history, "pruned_test_accuracy": pruned, "status": FINISHED}
-
-
-def _nothing(settings: DcsResnetSettings) -> dict[str, Any]:
-    lengths = {"epoch": settings.epochs + 1, "batch_size": len(MEMORY_BATCHES)}
-    return {
-        name: np.full([lengths[dim] for dim in variable.dims], np.nan)
-        for name, variable in EXPERIMENT.variables.items()
-    }
+    return {**trained.history, "pruned_test_accuracy": pruned}
 
 
 def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from reproduction.contract import FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ def run(settings: FactorizationStabilitySettings, grid: Grid, seed: int, context
     Returns:
         The exponents with dimensions (signal, learning_rate, seed, mode), largest first.
     """
-    import xarray as xr
-
     from reproduction.theory import factorization
 
     points = list(product(grid["signal"], grid["learning_rate"]))
@@ -46,20 +44,7 @@ def run(settings: FactorizationStabilitySettings, grid: Grid, seed: int, context
             float(learning_rate), float(signal), samples, settings.steps, settings.dimension
         )
         context.progress(index + 1, len(points), {})
-    shape = (len(grid["signal"]), len(grid["learning_rate"]), 1)
-    dims = ["signal", "learning_rate", "seed"]
-    return xr.Dataset(
-        {
-            "lyapunov_exponent": ([*dims, "mode"], exponents.reshape(*shape, -1)),
-            "status": (dims, np.full(shape, FINISHED, np.int8)),
-        },
-        coords={
-            "signal": np.array(grid["signal"], float),
-            "learning_rate": np.array(grid["learning_rate"], float),
-            "seed": [seed],
-            "mode": np.arange(settings.dimension),
-        },
-    )
+    return EXPERIMENT.dataset(grid, seed, {"lyapunov_exponent": exponents}, {"mode": np.arange(settings.dimension)})
 
 
 EXPERIMENT = Experiment(

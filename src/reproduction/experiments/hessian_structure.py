@@ -7,13 +7,13 @@ neuron 2 is zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from mirrorsym.mirrors import Mirror, coupling, identity_mirror, permutation_mirror, rescaling_mirrors, sectors
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable, whole_number
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -142,12 +142,11 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
         those of the first batch.
 
     Raises:
-        ValueError: if a batch size is no whole number between 1 and the number of samples.
+        SettingError: if a batch size is no whole number between 1 and the number of samples.
     """
     import torch
-    import xarray as xr
 
-    sizes = [_whole(value, settings.samples) for value in grid["batch_size"]]
+    sizes = [whole_number("batch_size", value, settings.samples) for value in grid["batch_size"]]
     x, y = training_set(settings, seed)
     theta, gradient_norm, gradient_across = train(settings, x, y, seed)
     finished = bool(torch.isfinite(theta).all())
@@ -166,7 +165,7 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
     losses = [[sample_loss(point, x, y, settings).numpy() for point in line] for line in points]
     profiles = np.array(losses).transpose(2, 0, 1) if finished else np.full((len(x), 2, distances.size), np.nan)
 
-    columns: dict[str, list[Array]] = {name: [] for name in EXPERIMENT.variables}
+    columns: dict[str, list[Any]] = {name: [] for name in EXPERIMENT.variables}
     for size in sizes:
         hessians, scalars = batch_means(at_solution, size), batch_means(scalar, size)
         rotated = basis.T @ hessians[0] @ basis
@@ -188,32 +187,19 @@ def run(settings: HessianStructureSettings, grid: Grid, seed: int, context: Cont
             "scalar_eigenvector_error": np.abs(
                 scalar_rotated - np.einsum("bij,ij->bij", scalar_rotated, np.eye(len(pair)))
             ).max(),
-            "gradient_norm": np.array(gradient_norm),
-            "gradient_across": np.array(gradient_across),
+            "gradient_norm": gradient_norm,
+            "gradient_across": gradient_across,
         }
         for name, value in values.items():
-            columns[name].append(np.asarray(value, float) if finished else np.full(np.shape(value), np.nan))
-    return xr.Dataset(
-        {
-            **{
-                name: (["batch_size", "seed", *EXPERIMENT.variables[name].dims], np.stack(column)[:, None])
-                for name, column in columns.items()
-            },
-            "status": (["batch_size", "seed"], np.full((len(sizes), 1), FINISHED if finished else DIVERGED, np.int8)),
-        },
-        coords={
-            "batch_size": np.array(sizes, float),
-            "seed": [seed],
-            "parameter": np.arange(parameters(settings)),
-            "parameter_2": np.arange(parameters(settings)),
-            "direction": np.arange(parameters(settings)),
-            "direction_2": np.arange(parameters(settings)),
-            "mirror": list(MIRRORS),
-            "distance": distances,
-            "scalar_parameter": np.arange(2 * settings.scalar_neurons),
-            "scalar_parameter_2": np.arange(2 * settings.scalar_neurons),
-        },
-    )
+            columns[name].append(value if finished else np.nan)
+    every, scalar_every = np.arange(parameters(settings)), np.arange(2 * settings.scalar_neurons)
+    coords = {
+        **dict.fromkeys(("parameter", "parameter_2", "direction", "direction_2"), every),
+        "mirror": MIRRORS,
+        "distance": distances,
+        **dict.fromkeys(("scalar_parameter", "scalar_parameter_2"), scalar_every),
+    }
+    return EXPERIMENT.dataset(grid, seed, columns, coords, not finished)
 
 
 def _sample_hessians(
@@ -228,13 +214,6 @@ def _sample_hessians(
     # Reverse over reverse: torch.func.hessian's forward mode sets off a deprecation warning inside torch.
     hessian = torch.func.jacrev(torch.func.grad(loss))
     return np.asarray(torch.vmap(hessian, in_dims=(None, 0, 0))(theta, x, y).numpy())
-
-
-def _whole(value: float | str, samples: int) -> int:
-    size = int(float(value))
-    if size != float(value) or not 1 <= size <= samples:
-        raise ValueError(f"batch_size is {value}; choose a whole number from 1 to {samples}, the number of samples")
-    return size
 
 
 def _displacement(mirrors: tuple[Mirror, Mirror], settings: HessianStructureSettings, seed: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym import measures
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Flop, Grid, Variable
+from reproduction.contract import Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.models import PENULTIMATE
 from reproduction.training.flop import SIZES, training_flop
 from reproduction.training.recipe import Recipe
@@ -48,29 +48,21 @@ def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) 
     Returns:
         The contract's variables with dimensions (weight_decay, seed) and ``neuron``, ``neuron_2`` or ``epoch``.
     """
-    import xarray as xr
-
     images = context.images(settings.dataset)
     runs = [_train(settings, float(decay), seed, context, images) for decay in grid["weight_decay"]]
-    coords: dict[str, Any] = {
-        "weight_decay": np.array(grid["weight_decay"], float),
-        "seed": [seed],
+    values = {name: [np.float32(one.get(name, np.nan)) for one in runs] for name in EXPERIMENT.variables}
+    coords = {
         "neuron": np.arange(PENULTIMATE),
         "neuron_2": np.arange(PENULTIMATE),
         "epoch": np.arange(settings.epochs + 1),
     }
-    variables: dict[str, Any] = {
-        name: (("weight_decay", "seed", *variable.dims), np.array([one[name] for one in runs], np.float32)[:, None])
-        for name, variable in EXPERIMENT.variables.items()
-    }
-    status = np.array([one["status"] for one in runs], np.int8)[:, None]
-    return xr.Dataset(variables | {"status": (("weight_decay", "seed"), status)}, coords)
+    return EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
 
 
 def _train(
     settings: HomogeneitySettings, weight_decay: float, seed: int, context: Context, images: Images
 ) -> dict[str, Any]:
-    """Train one network; return all variables without their leading dimensions."""
+    """Train one network; return its variables, none where it diverged."""
     from reproduction.models.resnet import ResNet18
     from reproduction.training import loop
 
@@ -85,9 +77,7 @@ def _train(
         }
         trained = loop.train(network, pictures, settings, weight_decay, "homogeneity", seed, context)
         if trained.diverged:
-            return {name: np.nan * np.empty(_shape(settings, name)) for name in EXPERIMENT.variables} | {
-                "status": DIVERGED
-            }
+            return {}
         final = structure(network, pictures, settings.test_points)
         return {
             **initial,
@@ -96,13 +86,7 @@ def _train(
             "order_post": measures.correlation_order(final["correlation_post"]),
             "test_accuracy": loop.accuracy(network, pictures),
             "train_loss": trained.history["train_loss"],
-            "status": FINISHED,
         }
-
-
-def _shape(settings: HomogeneitySettings, name: str) -> tuple[int, ...]:
-    lengths = {"neuron": PENULTIMATE, "neuron_2": PENULTIMATE, "epoch": settings.epochs + 1}
-    return tuple(lengths[dim] for dim in EXPERIMENT.variables[name].dims)
 
 
 def structure(network: ResNet18, pictures: Pictures, test_points: int) -> dict[str, NDArray[np.float64]]:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from mirrorsym.measures import rank
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Value, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Value, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def run(settings: MatrixFactorizationSettings, grid: Grid, seed: int, context: C
                 measured[index, place] = at_start[point[:2]]
             else:
                 measured[index, place] = _measure(factors[index], point)
-    return _dataset(settings, grid, seed, measured, diverged)
+    values = {name: measured[..., index] for index, name in enumerate(RANKS)}
+    values["singular_value"] = measured[..., len(RANKS) :]
+    coords = {"step": np.array(settings.measured_steps), "mode": np.arange(settings.dimension)}
+    return EXPERIMENT.dataset(grid, seed, values, coords, diverged)
 
 
 def initial_factors(dimension: int, seed: int) -> Matrices:
@@ -145,35 +148,6 @@ def _measure(factors: Matrices, point: tuple[Value, ...]) -> NDArray[np.float64]
 
 def _singular_values(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
-
-
-def _dataset(
-    settings: MatrixFactorizationSettings,
-    grid: Grid,
-    seed: int,
-    measured: NDArray[np.float64],
-    diverged: NDArray[np.bool_],
-) -> xr.Dataset:
-    import xarray as xr
-
-    axes = [axis.name for axis in AXES]
-    dims = [*axes, "seed"]
-    shape = [*(len(grid[axis]) for axis in axes), 1]
-    table = measured.reshape([*shape, *measured.shape[1:]])
-    return xr.Dataset(
-        {
-            **{name: ([*dims, "step"], table[..., index]) for index, name in enumerate(RANKS)},
-            "singular_value": ([*dims, "step", "mode"], table[..., len(RANKS) :]),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8).reshape(shape)),
-        },
-        coords={
-            "parameterization": list(grid["parameterization"]),
-            **{name: np.array(grid[name], float) for name in axes[1:]},
-            "seed": [seed],
-            "step": np.array(settings.measured_steps),
-            "mode": np.arange(settings.dimension),
-        },
-    )
 
 
 RANKS = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -182,46 +182,12 @@ def _run(settings: PlasticitySettings, grid: Grid, seed: int, context: Context) 
         dead = (largest[:, number + 1] < settings.dead_threshold).sum(axis=-1).max()
         context.progress(number + 1, settings.tasks, {"most dead parameters": float(dead)})
     diverged = ~np.isfinite(loss).all(axis=1)
-    for values in (largest, full, loss):
-        values[diverged] = np.nan
-    return _dataset(settings, grid, seed, largest, full, loss, diverged)
-
-
-def _dataset(
-    settings: PlasticitySettings,
-    grid: Grid,
-    seed: int,
-    largest: Floats,
-    full: Floats,
-    loss: Floats,
-    diverged: NDArray[np.bool_],
-) -> xr.Dataset:
-    import xarray as xr
-
     dead = (largest < settings.dead_threshold).sum(axis=-1, dtype=float)
-    dead[diverged] = np.nan
-    names = [axis.name for axis in AXES]
-    shape = [len(grid[name]) for name in names] + [1]
-    over = [*names, "seed"]
-
-    def laid_out(values: NDArray[Any], *trailing: str) -> tuple[list[str], NDArray[Any]]:
-        return [*over, *trailing], values.reshape(shape + list(values.shape[1:]))
-
-    return xr.Dataset(
-        {
-            "dead_parameters": laid_out(dead, "task"),
-            "gradient_max": laid_out(largest, "task", "parameter"),
-            "gradient_full": laid_out(full, "task", "parameter"),
-            "train_loss": laid_out(loss, "task"),
-            "status": laid_out(np.where(diverged, DIVERGED, FINISHED).astype(np.int8)),
-        },
-        coords={
-            **{a.name: [float(v) for v in grid[a.name]] if a.choices is None else list(grid[a.name]) for a in AXES},
-            "seed": [seed],
-            "task": np.arange(loss.shape[1]),
-            "parameter": np.arange(largest.shape[2]),
-        },
-    )
+    values = {"dead_parameters": dead, "gradient_max": largest, "gradient_full": full, "train_loss": loss}
+    for array in values.values():
+        array[diverged] = np.nan
+    coords = {"task": np.arange(moments), "parameter": np.arange(parameters)}
+    return EXPERIMENT.dataset(grid, seed, values, coords, diverged)
 
 
 AXES = (

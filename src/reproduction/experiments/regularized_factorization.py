@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.measures import rank
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -133,8 +133,6 @@ def run(settings: RegularizedFactorizationSettings, grid: Grid, seed: int, conte
     Returns:
         The contract's variables with dimensions (weight_decay, seed) and ``mode``.
     """
-    import xarray as xr
-
     x, y = problem(settings, seed)
     input_gram, cross = x.T @ x / settings.points, y.T @ x / settings.points
     initial = stream("regularized_factorization", seed, "initial")
@@ -151,19 +149,15 @@ def run(settings: RegularizedFactorizationSettings, grid: Grid, seed: int, conte
             measured[i] = np.linalg.svd(end_w @ end_u, compute_uv=False)
         context.progress(i + 1, decays.size, {"weight_decay": float(decay), "gradient_norm": norm})
     diverged = np.isnan(norms)
-    dims = ["weight_decay", "seed"]
-    return xr.Dataset(
-        {
-            "rank": (dims, np.where(diverged, np.nan, rank(measured))[:, None]),
-            "singular_value": ([*dims, "mode"], measured[:, None]),
-            "predicted_rank": (dims, rank(predicted).astype(float)[:, None]),
-            "predicted_singular_value": ([*dims, "mode"], predicted[:, None]),
-            "gradient_norm": (dims, norms[:, None]),
-            "steps": (dims, steps[:, None]),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8)[:, None]),
-        },
-        coords={"weight_decay": decays, "seed": [seed], "mode": np.arange(1, settings.dimension + 1)},
-    )
+    values = {
+        "rank": np.where(diverged, np.nan, rank(measured)),
+        "singular_value": measured,
+        "predicted_rank": rank(predicted),
+        "predicted_singular_value": predicted,
+        "gradient_norm": norms,
+        "steps": steps,
+    }
+    return EXPERIMENT.dataset(grid, seed, values, {"mode": np.arange(1, settings.dimension + 1)}, diverged)
 
 
 EXPERIMENT = Experiment(

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD, sparsity
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import DIVERGED, Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -59,7 +59,15 @@ def run(settings: SparsitySettings, grid: Grid, seed: int, context: Context) -> 
     for name, places in groups.items():
         weight[places], diverged[places] = runs[name].regressor(), runs[name].diverged()
         initial[places] = factors[name].prod(axis=0)
-    return _dataset(settings, grid, seed, weight, initial, diverged)
+
+    def fractions(factors: NDArray[np.float32]) -> NDArray[np.float64]:
+        columns = np.stack([sparsity(factors, threshold) for threshold in settings.thresholds], axis=-1)
+        return np.where(diverged[:, None], np.nan, columns)
+
+    shown = np.where(diverged[:, None], np.float32(np.nan), weight)
+    values = {"weight": shown, "sparsity": fractions(weight), "initial_sparsity": fractions(initial)}
+    coords = {"threshold": np.array(settings.thresholds, float), "feature": np.arange(settings.features)}
+    return EXPERIMENT.dataset(grid, seed, values, coords, diverged)
 
 
 def initial_factors(experiment: str, features: int, variance: float, seed: int) -> NDArray[np.float32]:
@@ -114,43 +122,6 @@ def _train(settings: SparsitySettings, groups: list[_Runs], seed: int, context: 
         if done % (20 * BLOCK) == 0:
             context.progress(done + count, settings.steps, {})
     context.progress(settings.steps, settings.steps, {})
-
-
-def _dataset(
-    settings: SparsitySettings,
-    grid: Grid,
-    seed: int,
-    weight: NDArray[np.float32],
-    initial: NDArray[np.float32],
-    diverged: NDArray[np.bool_],
-) -> xr.Dataset:
-    import xarray as xr
-
-    axes = [axis.name for axis in AXES]
-    dims = [*axes, "seed"]
-    shape = [*(len(grid[axis]) for axis in axes), 1]
-
-    def fractions(values: NDArray[np.float32]) -> NDArray[np.float64]:
-        columns = np.stack([sparsity(values, threshold) for threshold in settings.thresholds], axis=-1)
-        return np.where(diverged[:, None], np.nan, columns).reshape([*shape, -1])
-
-    shown = np.where(diverged[:, None], np.float32(np.nan), weight).reshape([*shape, -1])
-    return xr.Dataset(
-        {
-            "weight": ([*dims, "feature"], shown),
-            "sparsity": ([*dims, "threshold"], fractions(weight)),
-            "initial_sparsity": ([*dims, "threshold"], fractions(initial)),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8).reshape(shape)),
-        },
-        coords={
-            "parameterization": list(grid["parameterization"]),
-            "noise_std": np.array(grid["noise_std"], float),
-            "learning_rate": np.array(grid["learning_rate"], float),
-            "seed": [seed],
-            "threshold": np.array(settings.thresholds, float),
-            "feature": np.arange(settings.features),
-        },
-    )
 
 
 AXES = (

@@ -8,8 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from mirrorsym.measures import ZERO_THRESHOLD, sparsity
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
-from reproduction.errors import UserError
+from reproduction.contract import DIVERGED, Axis, Context, Experiment, Grid, Settings, Variable, whole_number
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -46,40 +45,16 @@ def run(settings: SparsityBatchSettings, grid: Grid, seed: int, context: Context
         ``sparsity`` and ``status`` with dimensions (batch_size, learning_rate, seed) and ``threshold``.
 
     Raises:
-        BatchSizeError: if a batch size is no whole number above zero.
+        SettingError: if a batch size is no whole number above zero.
     """
-    import xarray as xr
-
-    sizes = [_whole(value) for value in grid["batch_size"]]
+    sizes = [whole_number("batch_size", value) for value in grid["batch_size"]]
     w, u, status = _train(settings, sizes, np.array(grid["learning_rate"], np.float32), seed, context)
-    diverged = status == DIVERGED
+    diverged = status.ravel() == DIVERGED
     with np.errstate(over="ignore", invalid="ignore"):
-        weight = w * u
+        weight = (w * u).reshape(len(diverged), -1)
     columns = np.stack([sparsity(weight, threshold) for threshold in settings.thresholds], axis=-1)
-    dims = ["batch_size", "learning_rate", "seed"]
-    return xr.Dataset(
-        {
-            "sparsity": ([*dims, "threshold"], np.where(diverged[..., None], np.nan, columns)[:, :, None]),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8)[:, :, None]),
-        },
-        coords={
-            "batch_size": np.array(sizes, float),
-            "learning_rate": np.array(grid["learning_rate"], float),
-            "seed": [seed],
-            "threshold": np.array(settings.thresholds, float),
-        },
-    )
-
-
-class BatchSizeError(UserError, ValueError):
-    """A batch size is no whole number above zero."""
-
-
-def _whole(value: float | str) -> int:
-    size = int(float(value))
-    if size != float(value) or size < 1:
-        raise BatchSizeError(f"batch_size is {value}; choose a whole number of at least 1")
-    return size
+    values = {"sparsity": np.where(diverged[:, None], np.nan, columns)}
+    return EXPERIMENT.dataset(grid, seed, values, {"threshold": np.array(settings.thresholds, float)}, diverged)
 
 
 def batch_curvature(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from reproduction.contract import DIVERGED, FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def run(settings: StationaryConditionsSettings, grid: Grid, seed: int, context: 
         ``status``, with dimensions (landscape, seed) and start, step, coordinate. A landscape in which one start
         diverges is NaN as a whole.
     """
-    import xarray as xr
-
     positions = np.stack([_trajectories(settings, str(landscape), seed) for landscape in grid["landscape"]])
     diverged = ~np.isfinite(positions).all(axis=(1, 2, 3))
     positions[diverged] = np.nan
@@ -82,22 +80,13 @@ def run(settings: StationaryConditionsSettings, grid: Grid, seed: int, context: 
     distance = np.abs(np.einsum("lnst,lft->lnsf", positions, frames)).min(axis=-1)
     unit = positions[:, :, :1] / np.linalg.norm(positions[:, :, :1], axis=-1, keepdims=True)
     own_line_distance = np.abs(positions[..., 0] * unit[..., 1] - positions[..., 1] * unit[..., 0])
-    dims = ["landscape", "seed"]
-    return xr.Dataset(
-        {
-            "position": ([*dims, "start", "step", "coordinate"], positions[:, None]),
-            "distance": ([*dims, "start", "step"], distance[:, None]),
-            "own_line_distance": ([*dims, "start", "step"], own_line_distance[:, None]),
-            "status": (dims, np.where(diverged, DIVERGED, FINISHED).astype(np.int8)[:, None]),
-        },
-        coords={
-            "landscape": [str(landscape) for landscape in grid["landscape"]],
-            "seed": [seed],
-            "start": np.arange(len(settings.starts)),
-            "step": np.arange(settings.steps + 1),
-            "coordinate": ["u", "w"],
-        },
-    )
+    values = {"position": positions, "distance": distance, "own_line_distance": own_line_distance}
+    coords = {
+        "start": np.arange(len(settings.starts)),
+        "step": np.arange(settings.steps + 1),
+        "coordinate": ["u", "w"],
+    }
+    return EXPERIMENT.dataset(grid, seed, values, coords, diverged)
 
 
 def _trajectories(settings: StationaryConditionsSettings, landscape: str, seed: int) -> Array:

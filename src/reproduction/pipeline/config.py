@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 import reproduction.experiments
 from reproduction.contract import Experiment, S, Settings
-from reproduction.errors import ConfigError, describe, nearest
+from reproduction.errors import ConfigError, check_names, describe, nearest
 from reproduction.files import read_yaml
 from reproduction.pipeline.notes import note
 
@@ -269,12 +269,8 @@ def _check_references(config: Config) -> None:
         if figure_id in RESERVED or figure_id.startswith(("collect_", "train_")):
             raise ConfigError(f"configuration: figures.{figure_id}: the workflow has a rule of that name; take another")
     for figure_id, figure in config.figures.items():
-        for name in figure.experiments:
-            if name not in config.experiments:
-                raise ConfigError(
-                    f"configuration (scale {config.scale}): figures.{figure_id}.experiments: "
-                    f"there is no experiment {name!r}{nearest(name, config.experiments)}"
-                )
+        where = f"configuration (scale {config.scale}): figures.{figure_id}.experiments: "
+        check_names(figure.experiments, config.experiments, "experiment", where)
     for experiment_id, entry in config.experiments.items():
         config.settings_of(experiment_id)
         experiment = load_experiment(config.module_of(experiment_id))
@@ -302,9 +298,7 @@ def check_grid(experiment: Experiment[Any], product: Mapping[str, Iterable[float
         ConfigError: if an axis is unknown or missing, or a value is not admitted.
     """
     names = [axis.name for axis in experiment.axes]
-    for name in product:
-        if name not in names:
-            raise ConfigError(f"{where}: there is no axis {name!r}{nearest(name, names)}")
+    check_names(product, names, "axis", f"{where}: ")
     for axis in experiment.axes:
         if axis.name not in product or not list(product[axis.name]):
             raise ConfigError(f"{where}: axis {axis.name!r} has no values; give a list")

@@ -21,7 +21,6 @@ class Layout:
 
     @property
     def config(self) -> Path:
-        """The folder of the configuration."""
         return self.root / "config"
 
     @property
@@ -31,12 +30,10 @@ class Layout:
 
     @property
     def cifar10(self) -> Path:
-        """The pictures, unpacked."""
         return self.root / "data" / "cifar10.nc"
 
     @property
     def results(self) -> Path:
-        """The folder of all that is computed."""
         return self.root / "results"
 
     @property
@@ -64,7 +61,6 @@ class Layout:
         return self.points / name
 
     def point_log(self, name: Path) -> Path:
-        """The log of a point's job."""
         return (self.results / "logs" / "points" / name).with_suffix(".log")
 
     def point_benchmark(self, name: Path) -> Path:
@@ -76,15 +72,12 @@ class Layout:
         return (self.results / "checkpoints" / name).with_suffix("")
 
     def scale(self, scale: str) -> Path:
-        """The folder of a scale's result files."""
         return self.results / scale
 
     def result(self, scale: str, experiment: str) -> Path:
-        """The result file of an experiment."""
         return self.scale(scale) / f"{experiment}.nc"
 
     def claims(self, scale: str) -> Path:
-        """The verdicts on the claims."""
         return self.scale(scale) / "claims.json"
 
     def numbers(self, scale: str) -> Path:
@@ -92,7 +85,6 @@ class Layout:
         return self.scale(scale) / "report.json"
 
     def executed(self, scale: str, figure: str) -> Path:
-        """The executed copy of a figure's notebook."""
         return self.scale(scale) / "notebooks" / f"{figure}.ipynb"
 
     def plans(self, scale: str) -> Path:
@@ -112,21 +104,16 @@ class Layout:
         return self.results / "steps" / f"{device}.json"
 
     def figures(self, scale: str) -> Path:
-        """The folder of a scale's figures."""
         return self.root / "paper" / "figures" / scale
 
     def figure(self, scale: str, figure: str, suffix: str) -> Path:
-        """A figure's file of one format."""
         return self.figures(scale) / f"{figure}.{suffix}"
 
     def report(self, scale: str) -> Path:
-        """The folder of the report."""
         return self.root / "paper" / scale
 
     def pdf(self, scale: str) -> Path:
-        """The report as a PDF."""
         return self.report(scale) / "paper.pdf"
 
     def page(self, scale: str) -> Path:
-        """The report as a page for browsers."""
         return self.report(scale) / "index.html"

@@ -1,4 +1,4 @@
-"""Processes that end with their parent, what a process costs, and one run at a time in a folder."""
+"""Processes that end with their parent, and one run at a time in a folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import ctypes
 import fcntl
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -34,41 +29,6 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A process that has ended: its exit code, what it printed, and what it cost."""
-
-    code: int
-    said: str
-    seconds: float
-    """By the clock."""
-    cpu_seconds: float
-    peak_mb: float
-
-
-def run_measured(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Ended:
-    """Run a command to its end and return what it cost, it and the children that it waited for.
-
-    Args:
-        command: program and arguments.
-        cwd: where it runs.
-        environment: all of its environment variables.
-    """
-    with tempfile.TemporaryFile() as out:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=subprocess.STDOUT)
-        try:
-            _, status, used = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        said = out.read().decode(errors="replace")
-    return Ended(process.returncode, said, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 def hold_folder(path: Path) -> str | None:

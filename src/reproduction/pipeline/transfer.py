@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduction.errors import ConfigError, UserError, nearest
+from reproduction.errors import UserError, check_names, nearest
 from reproduction.files import write_atomically
 from reproduction.pipeline import fingerprints, store
 from reproduction.pipeline.config import SCALES, Config, load, load_experiment, module_path
@@ -91,10 +91,9 @@ def accept_results(config: Config, experiment_ids: Sequence[str], layout: Layout
         ImportRefused: if there is no result, or a module's results come from several versions of the code; nothing is
             accepted then.
     """
+    check_names(experiment_ids, config.experiments, "experiment")
     made_by: dict[str, set[str]] = {}
     for name in experiment_ids:
-        if name not in config.experiments:
-            raise ConfigError(f"there is no experiment {name!r}{nearest(name, config.experiments)}")
         files = (layout.point(point.name) for point in points_of(config, name))
         found = {str(store.read(file).attrs["fingerprint"]) for file in files if file.is_file()}
         made_by.setdefault(module_path(config.module_of(name)), set()).update(found)

@@ -3,35 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
-
-
-def lyapunov_exponent_of_density(
-    learning_rate: float, density: Callable[[float], float], support: tuple[float, float], weight_decay: float = 0.0
-) -> float:
-    """Return ``E log|1 - learning_rate (h + weight_decay)|`` for a curvature ``h`` with a given density.
-
-    Adaptive quadrature, split where the logarithm diverges.
-
-    Args:
-        learning_rate: larger than 0.
-        density: probability density of the curvature, finite inside ``support``.
-        support: where the density lives; finite bounds, far enough out that the rest has no weight.
-        weight_decay: what the decay adds to every curvature (see :func:`mirrorsym.stability.lyapunov_exponent`).
-    """
-    from scipy.integrate import quad
-
-    lower, upper = support
-    pole = 1 / learning_rate - weight_decay
-    cuts = sorted({lower, upper, *(point for point in (pole, 0.0) if lower < point < upper)})
-
-    def integrand(curvature: float) -> float:
-        return density(curvature) * float(np.log(abs(1 - learning_rate * (curvature + weight_decay)) or 1e-300))
-
-    parts = (quad(integrand, a, b, limit=500, epsabs=1e-12)[0] for a, b in pairwise(cuts))
-    return float(sum(parts))
 
 
 def critical_learning_rates(

@@ -180,18 +180,6 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-def decay_strength(recipe: Recipe, weight_decay: float, steps: int) -> float:
-    """Return mean(learning rate) * weight decay * steps / (1 - momentum): how many e-folds decay alone takes off.
-
-    Args:
-        recipe: the training.
-        weight_decay: PyTorch's number, twice the paper's γ.
-        steps: steps of the whole training.
-    """
-    mean = recipe.learning_rate * (0.5 if recipe.schedule == "cosine" else 1.0)
-    return mean * weight_decay * steps / (1 - recipe.momentum)
-
-
 def steps_per_epoch(pictures: int, recipe: Recipe) -> int:
     """Return the number of full batches in an epoch; what is left over is dropped, other pictures in every epoch.
 
@@ -313,11 +301,7 @@ def train(
     device, layout = context.device, memory_format(model, context.device)
     model.to(device).to(memory_format=layout)
     optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=weight_decay,
-        fused=True,
+        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=weight_decay, fused=True
     )
     run = _Run(model, optimizer, device, layout, label=f"{experiment} {seed} {weight_decay!r} {label}")
     if not run.restore(context.checkpoint.load()):

@@ -91,12 +91,7 @@ def trend(
 
 
 def _side(
-    results: Results,
-    side: Side,
-    experiment: str | None,
-    variable: Named | None,
-    at: At | None,
-    how: Reduce | None,
+    results: Results, side: Side, experiment: str | None, variable: Named | None, at: At | None, how: Reduce | None
 ) -> xr.DataArray:
     places: dict[str, Any] = {**(at or {}), **side}
     experiment = places.pop("experiment", experiment)

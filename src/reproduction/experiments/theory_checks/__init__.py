@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reproduction.contract import FINISHED, Axis, Context, Experiment, Grid, Settings, Variable
+from reproduction.contract import Axis, Context, Experiment, Grid, Settings, Variable
 from reproduction.streams import stream
 
 if TYPE_CHECKING:
@@ -72,26 +72,17 @@ def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context)
     Returns:
         The violations with dimensions (check, seed), NaN where a statement has no mended form or no control.
     """
-    import xarray as xr
-
     names, known = [str(name) for name in grid["check"]], checks()
     found = []
     for done, name in enumerate(names, start=1):
         found.append(known[name](stream("theory_checks", seed, name)))
         context.progress(done, len(names), {})
-    columns = {
+    values = {
         "violation": [one.printed for one in found],
         "violation_mended": [one.mended for one in found],
         "violation_control": [one.control for one in found],
     }
-    dims = ["check", "seed"]
-    return xr.Dataset(
-        {
-            **{name: (dims, np.array(column, float)[:, None]) for name, column in columns.items()},
-            "status": (dims, np.full((len(names), 1), FINISHED, np.int8)),
-        },
-        coords={"check": names, "seed": [seed]},
-    )
+    return EXPERIMENT.dataset(grid, seed, values, {})
 
 
 EXPERIMENT = Experiment(
