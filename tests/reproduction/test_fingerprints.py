@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from reproduction.cli import jobs
+from reproduction.errors import ConfigError
 from reproduction.pipeline import fingerprints, transfer
 from reproduction.pipeline.config import experiment_names
 from reproduction.pipeline.layout import Layout
@@ -370,7 +371,7 @@ def test_all_results_are_accepted_or_none(
         transfer.fingerprints, "accept", lambda folder, module, older: accepted.update({module[-1]: older})
     )
     if isinstance(says, str):
-        with pytest.raises((transfer.ImportRefused, transfer.ConfigError), match=says):
+        with pytest.raises((transfer.ImportRefused, ConfigError), match=says):
             transfer.accept_results(config, list(names), Layout(tmp_path))
         assert accepted == {}
     else:
