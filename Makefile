@@ -10,11 +10,11 @@ export PYTHONDONTWRITEBYTECODE =
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
-	@$(BIN)/mirrorsym report
+	@$(BIN)/mirrorsym summary
 
 paper: $(INSTALLED)  ## make every figure and the report at the default scale
 	$(BIN)/snakemake --cores all paper
-	@$(BIN)/mirrorsym report
+	@$(BIN)/mirrorsym summary
 
 $(INSTALLED): envs/requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -32,10 +32,10 @@ test-cluster-smoke: $(INSTALLED)  ## on a real SLURM of this machine: the tiny p
 test-cluster: $(INSTALLED)  ## the workflow on a real SLURM of this machine with all its faults, and those of one machine
 	$(MAKE) -j 2 --output-sync=target test-slurm test-faults
 
-test-slurm: $(INSTALLED)
+test-slurm: $(INSTALLED)  ## the part of test-cluster on a real SLURM
 	$(BIN)/python -m pytest tests/cluster
 
-test-faults: $(INSTALLED)
+test-faults: $(INSTALLED)  ## the part of test-cluster of one machine: full disks, kills, clocks
 	$(BIN)/python -m pytest tests/faults
 
 lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing

@@ -14,7 +14,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("mirrorsym", "reproduction"):
             raise
-        sys.exit(f"mirrorsym: the command needs {error.name}, which the library does not: pip install mirrorsym[paper]")
+        sys.exit(
+            f"mirrorsym: the command needs {error.name}, which the library does not: pip install 'mirrorsym[paper]'"
+        )
 
 
 if __name__ == "__main__":

@@ -15,23 +15,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reproduction.analysis import claims, verdicts
-from reproduction.analysis.claims import (
-    LIMITED,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    UNDECIDED,
-    VERDICTS,
-    Claim,
-    ClaimError,
-    Interval,
-    Measured,
-    Region,
-    judge,
-    load_claims,
-    outcome,
-    summarize,
-)
+from reproduction.analysis import claims, verdict_file, verdicts
+from reproduction.analysis.claims import Claim, Interval, Region, load_claims
+from reproduction.analysis.verdict_file import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, VERDICTS, ClaimError
+from reproduction.analysis.verdicts import Measured, judge, outcome, summarize
 from reproduction.errors import ConfigError
 from reproduction.files import FileError
 
@@ -254,7 +241,7 @@ def dataset(height: list[float], depth: list[float], **attributes: Any) -> xr.Da
 
 def test_the_file_that_others_read(tmp_path: Path) -> None:
     results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1], config_hash="abc", scale_note="quick: smaller")}
-    found = claims.compute([claim()], results, "quick")
+    found = verdicts.compute([claim()], results, "quick")
     content = json.loads(found.model_dump_json())
     assert content["scale"] == "quick"
     assert content["verdicts"] == {SUPPORTED: 1, LIMITED: 0, NOT_SUPPORTED: 0, UNDECIDED: 0}
@@ -269,19 +256,19 @@ def test_the_file_that_others_read(tmp_path: Path) -> None:
     assert (entry["effect"], entry["samples"], entry["decided_at"]) == (pytest.approx(1.6), 3, "quick")
     assert {"statement", "effect", "interval", "samples", "passed"} <= set(entry["controls"][0])
     (tmp_path / "claims.json").write_text(json.dumps(content))
-    again = verdicts.read_verdicts(tmp_path / "claims.json")
+    again = verdict_file.read_verdicts(tmp_path / "claims.json")
     assert again == found
-    first, second = verdicts.table(again.claims)
+    first, second = verdict_file.table(again.claims)
     assert first == "supported: a_claim (Figure 3)"
     assert second.strip() == entry["reason"]
-    assert verdicts.counts(again).startswith("supported: 1")
+    assert verdict_file.counts(again).startswith("supported: 1")
 
 
 def test_the_words_of_headline_numbers_go_with_their_numbers() -> None:
     marked = [{**control, "headline": f"Control {number}"} for number, control in enumerate(CLAIM["controls"])]
     results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
     subjects = [claim(headline="Height", controls=marked), claim()]
-    first, second = claims.compute(subjects, results, "quick").claims
+    first, second = verdicts.compute(subjects, results, "quick").claims
     assert first.headline == "Height"
     assert [one.headline for one in first.controls] == ["Control 0", "Control 1"]
     assert {second.headline, *(one.headline for one in second.controls)} == {""}
@@ -292,11 +279,11 @@ def test_settings_that_a_claim_requires() -> None:
     subject = claim(requires={"made_up": {"steps": 100}})
     for steps, verdict in ((100, SUPPORTED), (10, UNDECIDED)):
         found = dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1], settings=json.dumps({"steps": steps}))
-        assert claims.compute([subject], {"made_up": found}, "quick").claims[0].verdict == verdict
+        assert verdicts.compute([subject], {"made_up": found}, "quick").claims[0].verdict == verdict
 
 
 def test_a_run_that_diverged_everywhere_is_said() -> None:
-    (entry,) = claims.compute([claim()], {"made_up": dataset([np.nan] * 2, [0.1, 0.1])}, "quick").claims
+    (entry,) = verdicts.compute([claim()], {"made_up": dataset([np.nan] * 2, [0.1, 0.1])}, "quick").claims
     assert entry.verdict == UNDECIDED
     assert "no run of it finished" in entry.reason
 
@@ -342,10 +329,10 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is missing"):
         load_claims(tmp_path / "claims.yaml")
     with pytest.raises(FileError, match="is missing"):
-        verdicts.read_verdicts(tmp_path / "claims.json")
+        verdict_file.read_verdicts(tmp_path / "claims.json")
     (tmp_path / "claims.json").write_text("{")
     with pytest.raises(ClaimError, match="delete the file"):
-        verdicts.read_verdicts(tmp_path / "claims.json")
+        verdict_file.read_verdicts(tmp_path / "claims.json")
 
 
 def test_own_claims_need_no_place_in_the_paper_and_are_counted_apart(tmp_path: Path) -> None:
@@ -354,7 +341,7 @@ def test_own_claims_need_no_place_in_the_paper_and_are_counted_apart(tmp_path: P
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
     paper, own = claims.load_all([tmp_path / "claims.yaml"], [tmp_path / "own.yaml"])
     results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
-    found = claims.compute(paper, results, "quick", own)
+    found = verdicts.compute(paper, results, "quick", own)
     assert sum(found.verdicts.values()) == len(found.claims) == 1
     assert [(one.id, one.kind, one.verdict) for one in found.own] == [("ours", "own", found.claims[0].verdict)]
     with pytest.raises(ClaimError, match="a_claim: place"):

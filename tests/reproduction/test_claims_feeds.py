@@ -10,7 +10,9 @@ import pytest
 import xarray as xr
 from claims_world import ROOT, World, make_world, put
 
-from reproduction.analysis.claims import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, Claim, compute, load_claims
+from reproduction.analysis.claims import Claim, load_claims
+from reproduction.analysis.verdict_file import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from reproduction.analysis.verdicts import compute
 
 CLAIMS = {claim.id: claim for claim in load_claims(ROOT / "claims.yaml") if claim.kind != "theory"}
 Edit = tuple[str, str, Any, dict[str, Any]]

@@ -18,5 +18,5 @@ def test_a_missing_package_of_the_paper_is_one_sentence(missing: str) -> None:
         [sys.executable, "-c", code, "list", "--directory", str(ROOT)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    wanted = f"mirrorsym: the command needs {missing}, which the library does not: pip install mirrorsym[paper]"
+    wanted = f"mirrorsym: the command needs {missing}, which the library does not: pip install 'mirrorsym[paper]'"
     assert done.stderr.strip() == wanted

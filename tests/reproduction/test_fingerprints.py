@@ -181,7 +181,7 @@ def test_every_python_makes_the_same_fingerprints(version: str, tmp_path: Path) 
 WORKERS = {
     "collect": "reproduction.pipeline.collect",
     "notebooks": "reproduction.report.plotting",
-    "claims": "reproduction.analysis.claims",
+    "claims": "reproduction.analysis.verdicts",
     "paper": "reproduction.report.render",
     "sparsity": "reproduction.experiments.sparsity",
     "homogeneity": "reproduction.experiments.homogeneity",

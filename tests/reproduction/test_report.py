@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 
 from reproduction import formatting
-from reproduction.analysis.verdicts import ClaimError, JudgedClaim
+from reproduction.analysis.verdict_file import ClaimError, JudgedClaim
 from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
 from reproduction.pipeline.config import SCALES, Config, FigureConfig, load, load_experiment, merge

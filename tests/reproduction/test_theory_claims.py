@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from reproduction.analysis import claims
+from reproduction.analysis import claims, verdicts
 from reproduction.experiments.theory_checks import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def place(statistic) -> tuple[str, str, str]:
 
 
 def verdict(claim, results: dict[str, xr.Dataset]) -> str:
-    return claims.compute([claim], results, "quick").claims[0].verdict
+    return verdicts.compute([claim], results, "quick").claims[0].verdict
 
 
 def test_every_check_decides_a_claim() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from project import ROOT, Project, make_project
 
-from reproduction.analysis.claims import UNDECIDED
+from reproduction.analysis.verdict_file import UNDECIDED
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
 from reproduction.pipeline import store
 from reproduction.pipeline.config import load, load_experiment
@@ -86,5 +86,5 @@ def test_a_remade_figure_has_the_same_bytes_and_then_nothing_is_left_to_do(paper
     assert {path.name: path.read_bytes() for path in folder.glob("fig3_left.*")} == before
     assert paper.planned(*TINY) == {}
     assert "show what the result files hold" in paper.mirrorsym("trace", "fig3_left", "--scale", "tiny").stdout
-    report = paper.mirrorsym("report", "--scale", "tiny").stdout
+    report = paper.mirrorsym("summary", "--scale", "tiny").stdout
     assert f"{len(CONFIG.figures)} of {len(CONFIG.figures)} figures" in report

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from project import ROOT, Project, make_project
 
-from reproduction.analysis.verdicts import SUPPORTED
+from reproduction.analysis.verdict_file import SUPPORTED
 
 NAMES = ("ours", "theirs")
 CLAIM = {
@@ -100,9 +100,9 @@ def test_a_change_outside_makes_its_own_experiment_stale_and_a_comment_does_not(
 
 
 def test_every_command_knows_both(own: Own) -> None:
-    for command in ("list", "plan", "status", "report"):
+    for command in ("list", "plan", "status", "summary"):
         said = own.mirrorsym(command, *TINY)
-        assert command == "report" or all(name in said for name in NAMES), said
+        assert command == "summary" or all(name in said for name in NAMES), said
 
 
 def test_an_own_claim_is_judged_and_counted_apart(own: Own) -> None:

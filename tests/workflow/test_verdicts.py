@@ -11,7 +11,7 @@ import pytest
 import yaml
 from project import ROOT, Project
 
-from reproduction.analysis.claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from reproduction.analysis.verdict_file import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 
 CLAIM: dict[str, Any] = {
     "id": "it_ran",

@@ -7,7 +7,7 @@ if CLAIMS:
             claims=PAPER_CLAIMS,
             own=OWN_CLAIMS,
             results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
-            code=fingerprint_of("reproduction.analysis.claims"),
+            code=fingerprint_of("reproduction.analysis.verdicts"),
         output:
             CLAIMS_FILE,
         log:

@@ -7,7 +7,8 @@ import sys
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from reproduction.pipeline import fingerprints, process
-from reproduction.analysis.claims import ClaimError, claimed_experiments, load_all
+from reproduction.analysis.claims import claimed_experiments, load_all
+from reproduction.analysis.verdict_file import ClaimError
 from reproduction.errors import ConfigError
 from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count

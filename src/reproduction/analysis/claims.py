@@ -1,41 +1,29 @@
-"""Claims, each with the statistic that decides it, and the verdict that the results give.
+"""Claims, each with the statistic that decides it, and the values that support and that refute it.
 
 ``claims.yaml`` holds those of the paper: what supports and what refutes each was written before the results were
-looked at. Own ones lie in files of their own. A statistic (:mod:`reproduction.analysis.statistics`) makes one number a
-seed from the result files; :func:`judge` turns the numbers of a claim and of its controls into a verdict.
+looked at. Own ones lie in files of their own. The rule that judges them is in :mod:`reproduction.analysis.verdicts`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from reproduction.analysis.verdicts import (
-    CONFIDENCE,
-    LIMITED,
-    NOT_SUPPORTED,
-    SUPPORTED,
-    UNDECIDED,
-    VERDICTS,
+from reproduction.analysis.verdict_file import (
     ClaimError,
-    JudgedClaim,
-    JudgedControl,
-    Verdicts,
 )
 from reproduction.errors import describe
 from reproduction.files import read_yaml
 
 if TYPE_CHECKING:
-    import xarray as xr
-    from numpy.typing import ArrayLike
+    pass
 
 
 @dataclass(frozen=True)
@@ -260,232 +248,3 @@ def _validated(entry: Any, number: int, path: Path, kind: type[Claim]) -> Claim:
         if first["loc"]:
             raise ClaimError(describe(error, where, kind)) from None
         raise ClaimError(f"{path}: claim {first['msg'].removeprefix('Value error, ')}") from None
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The numbers of a statistic: mean, interval and sample count; ``problem`` says why where there are none."""
-
-    effect: float | None
-    interval: tuple[float, float] | None
-    samples: int
-    problem: str = ""
-
-    @property
-    def range(self) -> Interval:
-        """The interval, or the effect alone where one sample gives no interval."""
-        assert self.effect is not None
-        return Interval(*(self.interval or (self.effect, self.effect)))
-
-    def __str__(self) -> str:
-        if self.effect is None:
-            return self.problem
-        if self.interval is None:
-            return f"{self.effect:.3g} (one sample)"
-        return f"{self.effect:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}], {self.samples} samples"
-
-
-def summarize(samples: ArrayLike) -> Measured:
-    """Return the mean of the samples and its t-interval at 95 % confidence; samples that are NaN are left out.
-
-    Args:
-        samples: shape (samples,), one number a seed.
-    """
-    import numpy as np
-    from scipy.stats import t
-
-    values = np.asarray(samples, dtype=float)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return Measured(None, None, 0, "no run of it finished")
-    mean = float(values.mean())
-    if values.size == 1:
-        return Measured(mean, None, 1)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size))
-    return Measured(mean, (mean - half, mean + half), values.size)
-
-
-def outcome(measured: Measured, passes: Region) -> bool | None:
-    """Return whether a control passed: True inside, False outside, None where its interval reaches over the edge."""
-    if measured.effect is None:
-        return None
-    if passes.holds(measured.range):
-        return True
-    return None if passes.meets(measured.range) else False
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One of the four verdicts, with the reason in one sentence."""
-
-    verdict: str
-    reason: str
-
-
-def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale: str, obstacle: str = "") -> Verdict:
-    """Return the verdict on a claim.
-
-    In this order:
-
-    1. Not decidable: the scale is not among those that can decide, something is missing (``obstacle``), or no run of
-       the statistic finished.
-    2. Not supported: the interval lies wholly inside ``refuted``, or the effect does and nothing reaches ``supported``,
-       or a decisive control lies wholly outside of what passes. At a limited scale it is not decidable instead.
-    3. Not decidable: the interval reaches from ``supported`` to ``refuted``.
-    4. Supported: the interval lies wholly inside ``supported`` and all controls inside of what passes, unless the scale
-       is a limited one or one sample of something random is all there is.
-    5. Supported with limits: the rest, and the reason says which limits.
-
-    Args:
-        claim: with its regions and controls.
-        measured: what the claim's statistic gives.
-        controls: what those of its controls give, in their order.
-        scale: the results' scale.
-        obstacle: why the data cannot decide, where it is not the scale: a missing experiment, another setting.
-    """
-    numbers = f"{measured}; {claim.supported.text} supports, {claim.refuted.text} refutes"
-    if scale not in claim.scales:
-        return Verdict(UNDECIDED, f"scale {scale} cannot decide ({measured}): {claim.needs}")
-    if obstacle or measured.effect is None:
-        return Verdict(UNDECIDED, f"{obstacle or measured.problem}: {claim.needs}")
-    limits = [f"scale {scale} decides with limits only ({claim.needs})"] if scale in claim.limited else []
-    outcomes = [outcome(one, control.passes) for one, control in zip(controls, claim.controls, strict=True)]
-    failed = [_about(claim.controls[i], controls[i]) for i, passed in enumerate(outcomes) if passed is False]
-    decisive = [i for i, passed in enumerate(outcomes) if passed is False and claim.controls[i].decisive]
-    supports, refutes = claim.supported.meets(measured.range), claim.refuted.meets(measured.range)
-    effect = Interval(measured.effect, measured.effect)
-    if claim.refuted.holds(measured.range) or (claim.refuted.holds(effect) and not supports):
-        against = numbers
-    elif decisive:
-        against = f"{numbers}; but {_about(claim.controls[decisive[0]], controls[decisive[0]])}"
-    else:
-        against = ""
-    if against:
-        return Verdict(UNDECIDED, f"{against}; {limits[0]}") if limits else Verdict(NOT_SUPPORTED, against)
-    if supports and refutes:
-        return Verdict(UNDECIDED, f"the interval reaches from support to refutation: {numbers}; {claim.needs}")
-    limits += failed
-    limits += [f"open: {_about(claim.controls[i], controls[i])}" for i, passed in enumerate(outcomes) if passed is None]
-    if measured.interval is None and not claim.deterministic:
-        limits.append("one sample gives no interval")
-    if not claim.supported.holds(measured.range):
-        if claim.supported.holds(effect):
-            limits.append("the interval reaches out of what supports")
-        elif supports:
-            limits.append("the effect lies in between")
-        else:
-            limits.append("the effect lies in between, and the interval excludes what supports")
-    if limits:
-        return Verdict(LIMITED, f"{numbers}; limits: {'; '.join(limits)}")
-    count = f"all {len(controls)} controls pass" if len(controls) > 1 else "its control passes" if controls else ""
-    return Verdict(SUPPORTED, "; ".join(filter(None, [numbers, count])))
-
-
-def _about(control: Control, measured: Measured) -> str:
-    return f"control “{control.statement.rstrip('.')}” gives {measured}, {control.passes.text} passes"
-
-
-def compute(
-    claims: Iterable[Claim], results: Mapping[str, xr.Dataset], scale: str, own: Iterable[Claim] = ()
-) -> Verdicts:
-    """Return the content of ``claims.json``.
-
-    Args:
-        claims: the paper's claims.
-        results: result files by experiment; claims about others are not decidable.
-        scale: the results' scale.
-        own: claims of somebody's own, judged by the same rule and counted nowhere.
-
-    Raises:
-        ClaimError: if a statistic is unknown or its arguments do not fit.
-    """
-    judged = [_judged(claim, results, scale) for claim in claims]
-    notes = {name: str(data.attrs.get("scale_note", "")) for name, data in sorted(results.items())}
-    return Verdicts(
-        scale=scale,
-        claims=judged,
-        own=[_judged(claim, results, scale) for claim in own],
-        verdicts={verdict: sum(claim.verdict == verdict for claim in judged) for verdict in VERDICTS},
-        sources={name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
-        notes={name: note for name, note in notes.items() if note},
-    )
-
-
-def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> JudgedClaim:
-    measured = _measure(claim.statistic, results)
-    controls = [_measure(control.statistic, results) for control in claim.controls]
-    found = judge(claim, measured, controls, scale, _obstacle(claim, results))
-    said = {"id", "place", "kind", "statement", "quote", "headline", "units", "change_our_mind", "amended"}
-    return JudgedClaim(
-        **claim.model_dump(include=said),
-        **_numbers(measured),
-        statistic=claim.meaning,
-        supports=claim.supported.text,
-        refutes=claim.refuted.text,
-        confidence=CONFIDENCE,
-        controls=[
-            JudgedControl(
-                **control.model_dump(include={"statement", "headline", "passes", "decisive"}),
-                **_numbers(one),
-                passed=outcome(one, control.passes),
-            )
-            for control, one in zip(claim.controls, controls, strict=True)
-        ],
-        verdict=found.verdict,
-        reason=found.reason,
-        decided_at=None if found.verdict == UNDECIDED else scale,
-        experiments=claim.all_experiments,
-    )
-
-
-def _numbers(measured: Measured) -> dict[str, Any]:
-    return {"effect": measured.effect, "interval": measured.interval, "samples": measured.samples}
-
-
-def _measure(statistic: Statistic, results: Mapping[str, xr.Dataset]) -> Measured:
-    from reproduction.analysis.statistics import NoDataError, evaluate
-
-    try:
-        return summarize(evaluate(statistic.function, statistic.arguments, results))
-    except NoDataError as error:
-        return Measured(None, None, 0, str(error))
-
-
-def _obstacle(claim: Claim, results: Mapping[str, xr.Dataset]) -> str:
-    """Why the results cannot decide the claim, or an empty text."""
-    for name in claim.experiments:
-        if name not in results:
-            return f"the configuration has no experiment {name}"
-    for name, wanted in claim.requires.items():
-        settings = json.loads(results[name].attrs.get("settings", "{}")) if name in results else {}
-        for setting, value in wanted.items():
-            if settings and settings.get(setting) != value:
-                return f"{name} was run with {setting} {settings.get(setting)}, and the claim is about {value}"
-    return ""
-
-
-def compute_file(
-    paper: Sequence[Path], own: Sequence[Path], results: Path, scale: str, experiments: Sequence[str], out: Path
-) -> None:
-    """Compute ``claims.json`` from files of claims and a folder of result files.
-
-    Args:
-        paper: the files of the paper's claims.
-        own: the files of somebody's own.
-        results: the scale's folder.
-        scale: its name.
-        experiments: those that are configured; of these the ones that a claim names are read.
-        out: where the JSON goes.
-
-    Raises:
-        ClaimError: if the claims cannot be used.
-        FileError: if a result file is missing, or ``out`` cannot be written.
-        StoreError: if a result file is damaged.
-    """
-    from reproduction.files import write_atomically
-    from reproduction.pipeline import store
-
-    claims, others = load_all(paper, own)
-    named = claimed_experiments([*claims, *others], experiments)
-    datasets = {name: store.read(results / f"{name}.nc") for name in named}
-    write_atomically(out, compute(claims, datasets, scale, others).model_dump_json(indent=1) + "\n")

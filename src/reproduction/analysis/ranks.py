@@ -1,4 +1,4 @@
-"""Ranks of matrices: whether they have settled, what theory predicts, and how far two of them are apart."""
+"""Ranks of matrices (:func:`mirrorsym.rank` counts them): settled, what theory predicts, how far two are apart."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def job_claims(
     claims: tuple[Path, ...], own: tuple[Path, ...], results: Path, scale: str, experiments: tuple[str, ...], out: Path
 ) -> None:
     """Judge the claims of files by the results of a scale."""
-    from reproduction.analysis.claims import compute_file
+    from reproduction.analysis.verdicts import compute_file
 
     compute_file(claims, own, results, scale, experiments, out)
 

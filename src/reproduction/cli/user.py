@@ -304,9 +304,9 @@ def new(name: str, outside: Path | None, directory: Path) -> None:
     click.echo(f"make its figure with: snakemake --cores all {name}")
 
 
-@cli.command("report")
+@cli.command("summary")
 @_of_scale
-def report(config: Config, layout: Layout) -> None:
+def summary_of_a_run(config: Config, layout: Layout) -> None:
     """Say what a run made, where the figures are and how long each part took."""
     from reproduction.report.closing import closing_lines
 
@@ -317,7 +317,7 @@ def report(config: Config, layout: Layout) -> None:
 @_of_scale
 def claims_table(config: Config, layout: Layout) -> None:
     """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
-    from reproduction.analysis.verdicts import counts, read_verdicts, table
+    from reproduction.analysis.verdict_file import counts, read_verdicts, table
 
     found = read_verdicts(layout.claims(config.scale))
     own = ["", "own claims, not counted:", *table(found.own)] if found.own else []

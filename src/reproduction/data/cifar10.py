@@ -469,6 +469,9 @@ def load(path: Path, checksum: str | None = None) -> Images:
             )
     except DataError:
         raise
+    except FileNotFoundError:
+        command = "snakemake cifar10 --cores 1"
+        raise DataError(f"{path} is missing; {command} with the configuration of the scale fetches it") from None
     except (OSError, IndexError, AttributeError, RuntimeError, ValueError) as error:
         raise DataError(
             f"{path} is not a readable file of CIFAR-10 ({_one_line(error)}); remove it and make it again"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from reproduction.analysis.verdicts import counts, read_verdicts
+from reproduction.analysis.verdict_file import counts, read_verdicts
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.measured import clock_seconds

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mirrorsym import measures
 from reproduction import formatting
-from reproduction.analysis.verdicts import (
+from reproduction.analysis.verdict_file import (
     LIMITED,
     NOT_SUPPORTED,
     SUPPORTED,

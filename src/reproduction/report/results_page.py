@@ -9,7 +9,7 @@ import numpy as np
 
 from mirrorsym import measures
 from reproduction.analysis import neurons, products, runs
-from reproduction.analysis.verdicts import read_verdicts
+from reproduction.analysis.verdict_file import read_verdicts
 from reproduction.files import write_atomically
 from reproduction.formatting import duration, number, setting
 from reproduction.pipeline import store
