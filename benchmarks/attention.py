@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.in_context_regressor import InContextRegressor
 from reproduction.experiments.attention import AttentionSettings, in_context_data, initial_parameters, initial_weights
 from reproduction.kernels import attention, attention_two_layers
 from reproduction.kernels.attention import Array, Descent, Problem
-from reproduction.models.attention import InContextRegressor
 
 POINTS, TOKENS, WIDTH = 500, 50, 101
 CHECKED_STEPS = 10

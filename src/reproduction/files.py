@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,11 +71,21 @@ def read_yaml(path: Path, kind: type[_Content]) -> _Content:
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # claims are long, and read by every process of a run
+    class Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        """Refuses a key that stands twice. In C: claims are long, and read by every process of a run."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            for twin in (key for key, count in Counter(key.value for key, _ in node.value).items() if count > 1):
+                raise yaml.constructor.ConstructorError(None, None, f"{twin!r} stands there twice", node.start_mark)
+            found: dict[Any, Any] = super().construct_mapping(node, deep)
+            return found
+
     try:
-        content = yaml.load(path.read_text(), Loader=loader)
+        content = yaml.load(path.read_text(), Loader=Strict)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run in the project's folder") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content or kind(), kind):

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, parametrize, vector_to_parameters
 
+from benchmarks.in_context_regressor import InContextRegressor
 from mirrorsym.symmetries import Slot, Symmetry, find_symmetries, holds
 from mirrorsym.watch import CollapseMonitor
-from reproduction.models.attention import InContextRegressor
 from reproduction.models.resnet import ResNet18
 
 torch.set_num_threads(1)

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.in_context_regressor import InContextRegressor
 from reproduction.contract import Context
 from reproduction.experiments import attention as experiment
 from reproduction.kernels import attention as one_layer
 from reproduction.kernels import attention_two_layers as two_layers
 from reproduction.kernels.attention import Descent, Problem, pad
-from reproduction.models.attention import InContextRegressor
 
 LOOPS = {1: one_layer, 2: two_layers}
 WIDTH, TOKENS = 101, 50  # the paper's

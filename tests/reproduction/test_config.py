@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from reproduction.errors import ConfigError
+from reproduction.files import read_yaml
 from reproduction.pipeline.config import Config, load, load_experiment, module_path
 from reproduction.pipeline.notes import words
 from reproduction.pipeline.points import Plan, Point
@@ -28,12 +30,12 @@ def config_of(module: str) -> Config:
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path, with a package that has the experiment ``sparsity`` under another name."""
-    (tmp_path / "my_lab").mkdir()
-    (tmp_path / "my_lab" / "__init__.py").touch()
-    shutil.copy(ROOT / "src/reproduction/experiments/sparsity.py", tmp_path / "my_lab" / "spins.py")
+    (tmp_path / "test_lab").mkdir()
+    (tmp_path / "test_lab" / "__init__.py").touch()
+    shutil.copy(ROOT / "src/reproduction/experiments/sparsity.py", tmp_path / "test_lab" / "spins.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "test_lab"]:
         del sys.modules[name]
 
 
@@ -47,33 +49,36 @@ def test_a_module_of_ours_is_known_by_its_short_name() -> None:
 
 
 def test_a_module_may_lie_anywhere(outside: Path) -> None:
-    point = Plan.of(config_of("my_lab.spins"), "mine").points()[0]
-    assert module_path(point.module) == "my_lab.spins"
-    assert load_experiment(point.module).settings.__module__ == "my_lab.spins"
+    point = Plan.of(config_of("test_lab.spins"), "mine").points()[0]
+    assert module_path(point.module) == "test_lab.spins"
+    assert load_experiment(point.module).settings.__module__ == "test_lab.spins"
     assert Point.from_json(point.to_json()) == point
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("import nowhere_to_be_found", "module my_lab.broken cannot be imported: ModuleNotFoundError: No module named"),
-        ("1 +", "module my_lab.broken cannot be imported: SyntaxError"),
+        (
+            "import nowhere_to_be_found",
+            "module test_lab.broken cannot be imported: ModuleNotFoundError: No module named",
+        ),
+        ("1 +", "module test_lab.broken cannot be imported: SyntaxError"),
         ("x = 1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
-        ("EXPERIMENT = 1", "module my_lab.broken exports no EXPERIMENT"),
+        ("EXPERIMENT = 1", "module test_lab.broken exports no EXPERIMENT"),
     ],
 )
 def test_a_module_that_cannot_be_used_is_one_sentence(outside: Path, text: str, says: str) -> None:
-    (outside / "my_lab" / "broken.py").write_text(text)
+    (outside / "test_lab" / "broken.py").write_text(text)
     with pytest.raises(ConfigError, match=says) as error:
-        load_experiment("my_lab.broken")
+        load_experiment("test_lab.broken")
     assert "\n" not in str(error.value)
 
 
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no experiment module 'sparsty' \(did you mean 'sparsity'\?\)"):
         load_experiment("sparsty")
-    with pytest.raises(ConfigError, match=r"no experiment module 'my_labs\.spins'; is its folder on PYTHONPATH"):
-        load_experiment("my_labs.spins")
+    with pytest.raises(ConfigError, match=r"no experiment module 'test_labs\.spins'; is the folder that holds test_labs on PYTHONPATH"):
+        load_experiment("test_labs.spins")
 
 
 @pytest.fixture
@@ -133,3 +138,18 @@ def test_a_note_is_made_from_the_settings_that_a_scale_overrides(folder: Path) -
 )
 def test_settings_are_said_in_words(name: str, value: Any, said: str) -> None:
     assert words(name, value) == said
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: path.write_text("a: {b: 1}\nc: 2\na: {}\n"), r"not valid YAML: 'a' stands there twice.*line 1"),
+        (lambda path: path.mkdir(), "cannot be read"),
+    ],
+)
+def test_a_file_that_says_two_things_or_none_is_refused(
+    tmp_path: Path, make: Callable[[Path], object], says: str
+) -> None:
+    make(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match=says):
+        read_yaml(tmp_path / "config.yaml", dict)

@@ -343,7 +343,7 @@ def test_what_came_with_the_project_names_its_experiments_and_its_processor() ->
     assert found.processor.startswith("CPU ")
     assert found.steps is not None
     assert set(found.steps.speeds) == {VANILLA, DCS}
-    assert {name.partition("/")[0] for name in found.seconds} == set(at("paper").experiments)
+    assert {name.partition("/")[0] for name in found.seconds} <= set(at("paper").experiments)
     assert all(seconds > 0 for seconds in found.seconds.values())
 
 

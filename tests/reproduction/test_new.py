@@ -71,6 +71,9 @@ def test_a_configuration_that_is_written_otherwise_is_left_alone(layout: Layout,
         ("my-spins", "cannot name"),
         ("class", "cannot name"),
         ("claims", "cannot name"),
+        ("train_spins", "cannot name"),
+        ("größe", "cannot name"),
+        ("s" * 100, "cannot name"),
         ("sparsity", "has 'sparsity' among its experiments already"),
         ("taken", r"taken\.py is there already"),
         ("drawn", r"drawn\.ipynb is there already"),
@@ -95,3 +98,11 @@ def test_a_module_outside_is_named_after_all_packages_that_it_is_in(tmp_path: Pa
     assert Places.outside(tmp_path / "my_lab" / "magnets", "spins").module == "magnets.spins"
     (tmp_path / "my_lab" / "__init__.py").touch()
     assert Places.outside(tmp_path / "my_lab" / "magnets", "spins").module == "my_lab.magnets.spins"
+
+
+def test_what_cannot_be_finished_leaves_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reproduction.cli.new.extended", lambda path, block: f"{path.read_text()}more: 1\n")
+    before = {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError):  # the configuration that comes out is none
+        write_experiment("spins", layout)
+    assert {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()} == before

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
 from reproduction.experiments.homogeneity import HomogeneitySettings
-from reproduction.experiments.stationary_conditions import StationaryConditionsSettings
+from reproduction.experiments.stationary_conditions import EXPERIMENT, StationaryConditionsSettings
 from reproduction.pipeline import store
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
@@ -65,3 +67,20 @@ def test_a_result_of_other_code_is_not_taken(tmp_path: Path, capsys: pytest.Capt
 def test_on_one_machine_nothing_is_kept(point: Point, tmp_path: Path) -> None:
     run_point(point, Layout(tmp_path), tmp_path / "out.nc")
     assert not [path for path in (tmp_path / "results" / "checkpoints").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda data: data.assign_coords(seed=[7]), r"coordinate 'seed' holds \[7\], and the point is at \[0\]"),
+        (lambda data: data.assign_coords(landscape=["rotation"]), "coordinate 'landscape' holds"),
+    ],
+)
+def test_a_result_that_lies_elsewhere_than_its_point_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[xr.Dataset], xr.Dataset], says: str
+) -> None:
+    wrong = dataclasses.replace(EXPERIMENT, run=lambda *arguments: change(EXPERIMENT.run(*arguments)))
+    monkeypatch.setattr("reproduction.pipeline.run.load_experiment", lambda module: wrong)
+    with pytest.raises(store.StoreError, match=says):
+        run_point(SIMULATION, Layout(tmp_path), tmp_path / "out.nc")
+    assert not (tmp_path / "out.nc").exists()

@@ -165,10 +165,11 @@ def test_tests_that_enumerate_experiments_take_a_new_one(tmp_path: Path) -> None
     assert all(line in kept for line in before.splitlines())  # nothing is lost, comments among it, nor moved
     tests = [
         "tests/reproduction/test_cluster_profile.py",
+        "tests/reproduction/test_costs.py",
         "tests/reproduction/test_report.py",
         "tests/reproduction/test_training.py",
     ]
-    chosen = "profile or packed or whole_experiment or words or citation or no_scale"
+    chosen = "profile or packed or whole_experiment or words or citation or no_scale or came_with"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", chosen]
     environment = project.environment({})
     done = subprocess.run(command, cwd=project.folder, env=environment, capture_output=True, text=True)

@@ -18,7 +18,7 @@ import yaml
 
 from reproduction.errors import ConfigError
 from reproduction.files import read_yaml, write_atomically
-from reproduction.pipeline.config import OUR_EXPERIMENTS, RESERVED, json_schema, load, merge
+from reproduction.pipeline.config import OUR_EXPERIMENTS, RESERVED, RULES, json_schema, load, merge
 from reproduction.pipeline.layout import Layout
 
 
@@ -55,7 +55,7 @@ class Places:
         while (top.parent / "__init__.py").is_file():
             top = top.parent
             parts.insert(0, top.name)
-        if wrong := [part for part in parts if not part.isidentifier()]:
+        if wrong := [part for part in parts if not part.isidentifier() or keyword.iskeyword(part)]:
             raise ConfigError(f"--outside {package}: {wrong[0]!r} cannot be the name of a package")
         module = ".".join([*parts, name])
         return cls(module, package / f"{name}.py", package / f"test_{name}.py", package / f"{name}.ipynb", False)
@@ -91,7 +91,6 @@ def write_experiment(name: str, layout: Layout, outside: Path | None = None) -> 
         "figures": f"{relative}/paper/figures/quick",
     }
     contents = {
-        config_file: extended(config_file, _filled("config.yaml", values)),
         places.code: _filled("experiment.py", values),
         places.test: _filled("test.py", values),
         places.notebook: _filled("notebook.ipynb", values),
@@ -99,11 +98,26 @@ def write_experiment(name: str, layout: Layout, outside: Path | None = None) -> 
     package = places.code.parent / "__init__.py"
     if not package.is_file():
         contents[package] = ""
-    for path, content in contents.items():
-        write_atomically(path, content)
+    contents[config_file] = extended(config_file, _filled("config.yaml", values))
     schema = layout.config / "schema.json"
-    write_atomically(schema, _schema(layout, places))
-    return [*contents, schema]
+    before = {path: path.read_bytes() if path.is_file() else None for path in [*contents, schema]}
+    try:
+        for path, content in contents.items():
+            write_atomically(path, content)
+        write_atomically(schema, _schema(layout, places))
+    except BaseException:
+        _put_back(before)
+        raise
+    return [*before]
+
+
+def _put_back(before: dict[Path, bytes | None]) -> None:
+    """Leave files as they were; None where there was none."""
+    for path, content in before.items():
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != content:
+            write_atomically(path, content)
 
 
 def extended(path: Path, block: str) -> str:
@@ -131,7 +145,8 @@ def extended(path: Path, block: str) -> str:
 
 
 def _check_name(name: str, places: Places, config: dict[str, Any]) -> None:
-    if not re.fullmatch(r"[a-z]\w*", name) or keyword.iskeyword(name) or name in RESERVED:
+    taken = name in (*RESERVED, "measures") or name.startswith(RULES)
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", name) or keyword.iskeyword(name) or taken:
         raise ConfigError(
             f"{name!r} cannot name an experiment: take lower-case letters, digits and _, such as my_spins"
         )

@@ -19,6 +19,8 @@ from reproduction.files import read_yaml
 from reproduction.pipeline.notes import note
 
 RESERVED = ("all", "cifar10", "claims", "paper")
+RULES = ("collect_", "train_")
+"""What the workflow calls the rules of experiments begins so."""
 SCALES = ("tiny", "quick", "laptop", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
@@ -178,9 +180,10 @@ def load_experiment(module: str) -> Experiment[Any]:
     path = module_path(module)
     try:
         found = importlib.import_module(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
-            hint = nearest(module, experiment_names()) if "." not in module else "; is its folder on PYTHONPATH?"
+            where = f"; is the folder that holds {module.partition('.')[0]} on PYTHONPATH?"
+            hint = where if "." in module else nearest(module, experiment_names())
             raise ConfigError(f"there is no experiment module {module!r}{hint}") from None
         reason = " ".join(str(error).split())
         raise ConfigError(f"module {path} cannot be imported: {type(error).__name__}: {reason}") from error
@@ -266,7 +269,7 @@ def _from_environment() -> dict[str, Any]:
 def _check_references(config: Config) -> None:
     """Modules, settings, axes and values, and the figures' experiments: what pydantic cannot see."""
     for figure_id in config.figures:
-        if figure_id in RESERVED or figure_id.startswith(("collect_", "train_")):
+        if figure_id in RESERVED or figure_id.startswith(RULES):
             raise ConfigError(f"configuration: figures.{figure_id}: the workflow has a rule of that name; take another")
     for figure_id, figure in config.figures.items():
         where = f"configuration (scale {config.scale}): figures.{figure_id}.experiments: "
@@ -326,6 +329,8 @@ def json_schema(modules: Iterable[str] = ()) -> dict[str, Any]:
     schema = Config.model_json_schema()
     models = {load_experiment(name).settings for name in {*experiment_names(), *modules}}
     for model in sorted(models, key=lambda model: model.__name__):
+        if model.__name__ in schema["$defs"]:
+            raise ConfigError(f"two experiments call their settings {model.__name__}; rename one of the classes")
         settings = model.model_json_schema()
         schema["$defs"] |= settings.pop("$defs", {}) | {model.__name__: {**settings, "required": []}}
     choices = [{"$ref": f"#/$defs/{name}"} for name in sorted(model.__name__ for model in models)]

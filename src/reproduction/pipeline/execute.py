@@ -40,7 +40,8 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         _run(notebook, results, scratch / "figures", scratch)
         missing = [name for name in expected if not (scratch / "figures" / name).is_file()]
         if missing:
-            raise NotebookError(f"{notebook} did not make {missing[0]}; it should call plotting.save with its id")
+            wanted = "call plotting.save with its id, and tag its first cell 'parameters'"
+            raise NotebookError(f"{notebook} did not make {missing[0]}; it should {wanted}")
         for name in expected:
             os.replace(scratch / "figures" / name, figures / name)
         shutil.copyfile(scratch / "executed.ipynb", executed)

@@ -46,6 +46,11 @@ class Point:
         return {**{name: _label(values) for name, values in self.grid.items()}, "seed": str(self.seed)}
 
     @property
+    def place(self) -> dict[str, Sequence[Value]]:
+        """The values of each axis and of the seed."""
+        return {**self.grid, "seed": [self.seed]}
+
+    @property
     def name(self) -> Path:
         """The path of the point's file below the folder of points."""
         labels = ",".join(f"{key}~{value}" for key, value in self.labels.items())

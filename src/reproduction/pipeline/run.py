@@ -88,6 +88,7 @@ def run_point(
                 wait_for_the_scheduler()
         raise
     described = store.describe(dataset, experiment, attributes_of(point, device, read_sources) | code)
+    store.check_place(described, point.place)
     if out is not None:
         store.write(described, out)
     if isinstance(checkpoint, FileCheckpoint):

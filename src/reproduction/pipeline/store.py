@@ -113,6 +113,17 @@ def check(dataset: xr.Dataset, experiment: Experiment[Any]) -> None:
         raise StoreError(f"{experiment.name}: dimension {missing[0]!r} has no coordinate")
 
 
+def check_place(dataset: xr.Dataset, place: Mapping[str, Sequence[Any]]) -> None:
+    """Check that a point is where it should be: its axes, and the seed, have these values.
+
+    Raises:
+        StoreError: if one has not.
+    """
+    for axis, values in place.items():
+        if (found := dataset[axis].values.tolist()) != list(values):
+            raise StoreError(f"coordinate {axis!r} holds {found}, and the point is at {list(values)}")
+
+
 def collect(datasets: Sequence[xr.Dataset], experiment: Experiment[Any]) -> xr.Dataset:
     """Put the points of a sweep into one dataset; cells that no point holds are NaN with status 2.
 

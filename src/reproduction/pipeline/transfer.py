@@ -71,9 +71,10 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> 
             f"{file}: no scale's sweep has the job {name.stem}; a job holds all values of an axis that is not split"
         )
     store.check(dataset, load_experiment(point.module))
-    for axis, values in {**point.grid, "seed": [point.seed]}.items():
-        if dataset[axis].values.tolist() != list(values):
-            raise ImportRefused(f"{file}: its coordinate {axis!r} is not what its attribute 'point' says")
+    try:
+        store.check_place(dataset, point.place)
+    except store.StoreError as error:
+        raise ImportRefused(f"{file} is not what its attribute 'point' says: {error}") from None
     module = module_path(point.module)
     if dataset.attrs.get("fingerprint") not in fingerprints.valid(layout.fingerprints, module):
         commit = dataset.attrs.get("code_version", "that version")
