@@ -36,7 +36,7 @@ def test_a_job_takes_ten_minutes_or_the_whole_experiment(name: str, tmp_path: Pa
 
 def test_nothing_is_packed_that_does_not_exist() -> None:
     assert set(GROUPS) <= {f"train_{name}" for name in PAPER.experiments}
-    assert set(COMPONENTS) <= {*GROUPS.values(), "simulations", "trainings"}
+    assert set(COMPONENTS) <= {*GROUPS.values(), "simulations"}
 
 
 def test_the_profile_repeats_the_default_one() -> None:

@@ -34,7 +34,7 @@ VERSIONS = {
         ("train_b", 12, "simulations", 1),
         ("train_c", 12, "simulations", 7),
         ("train_c", 3, "simulations", 7),  # the points of another rule may share its job
-        ("train_c", 12, "trainings", 1),
+        ("train_c", 12, None, 1),
     ],
 )
 def test_a_job_runs_as_many_points_as_the_profile_packs(rule: str, points: int, kind: str, expected: int) -> None:

@@ -47,9 +47,9 @@ def check_pictures():
         )
 
 
-def kind_of(name):
-    """The group of an experiment's points where a profile does not name one."""
-    return "trainings" if load_experiment(PLANS[name].module).training else "simulations"
+def default_group(name):
+    """The group of an experiment's points where a profile does not name one; a training is a job of its own."""
+    return None if load_experiment(PLANS[name].module).training else "simulations"
 
 
 def notebook_of(figure):
@@ -73,7 +73,7 @@ try:
         CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)
         check_targets([*CONFIG.figures, *(f"collect_{name}" for name in PLANS), "all", "cifar10", "claims", "paper"])
         points = {f"train_{name}": len(points) for name, points in POINTS.items()}
-        check_packing(points, {f"train_{name}": kind_of(name) for name in PLANS}, CONFIG.cluster.max_runtime)
+        check_packing(points, {f"train_{name}": default_group(name) for name in PLANS}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
 except (ConfigError, ClaimError) as error:
@@ -95,7 +95,7 @@ def figure_files(figure):
 
 def longest_share(name):
     """The minutes that a point may ask for where the points of one job share the longest time of the cluster."""
-    packed = points_of_a_job(workflow.group_settings, f"train_{name}", len(POINTS[name]), kind_of(name))
+    packed = points_of_a_job(workflow.group_settings, f"train_{name}", len(POINTS[name]), default_group(name))
     return CONFIG.cluster.max_runtime // packed
 
 

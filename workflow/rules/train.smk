@@ -34,7 +34,7 @@ def training_rule(name, plan, points):
         benchmark:
             LAYOUT.point_benchmark(f"{folder}.nc")
         group:
-            kind_of(name) if runs_elsewhere() else None  # a profile that names the rule has its own
+            default_group(name) if runs_elsewhere() else None  # a profile that names the rule has its own
         conda:
             "../../envs/pipeline.yaml"
         resources:

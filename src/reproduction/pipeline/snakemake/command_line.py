@@ -36,7 +36,7 @@ def runs_here() -> bool:
     return not (_arguments().dryrun or runs_elsewhere())
 
 
-def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: str = "") -> int:
+def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: str | None = None) -> int:
     """Return how many of a rule's points one job runs, after a profile's ``groups`` and ``group-components``.
 
     Args:
@@ -52,7 +52,7 @@ def points_of_a_job(groups: GroupSettings | None, rule: str, points: int, kind: 
     return min(points, packed) if named else packed
 
 
-def check_packing(points: Mapping[str, int], kinds: Mapping[str, str], max_runtime: int) -> None:
+def check_packing(points: Mapping[str, int], kinds: Mapping[str, str | None], max_runtime: int) -> None:
     """Refuse a profile that packs more points into a job than the job may ask minutes for, one for each at least.
 
     Snakemake knows the groups of its profiles after the Snakefile is read; an error would then be one of a rule's.
