@@ -188,7 +188,7 @@ def test_an_obstacle_or_no_number_leaves_it_undecided() -> None:
 
 INTERVALS = st.tuples(NUMBERS, st.floats(0, 5)).map(lambda pair: measured(pair[0] - pair[1], pair[0] + pair[1]))
 CONTROLS = st.tuples(INTERVALS, INTERVALS)
-ANY_SCALE = st.sampled_from(["tiny", "quick", "laptop", "paper"])
+ANY_SCALE = st.sampled_from(["tiny", "quick", "laptop", "overnight", "paper"])
 
 
 @given(INTERVALS, CONTROLS, ANY_SCALE)

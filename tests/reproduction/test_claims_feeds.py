@@ -203,7 +203,7 @@ def test_longer_training_that_undoes_an_effect_refutes_the_claim(world: World) -
     assert "Ten times as many steps" in entry["reason"]
 
 
-@pytest.mark.parametrize("scale", ["tiny", "quick", "laptop"])
+@pytest.mark.parametrize("scale", ["tiny", "quick", "laptop", "overnight"])
 def test_a_scale_decides_only_what_it_can(world: World, scale: str) -> None:
     expected = {
         name: UNDECIDED if scale not in claim.scales else LIMITED if scale in claim.limited else SUPPORTED

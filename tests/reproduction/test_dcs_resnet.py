@@ -98,9 +98,9 @@ def test_peak_memory_counts_parameters_gradients_momentum_and_factors() -> None:
     def plain() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4000, 1000))
 
-    peak = memory.step_peak(plain, (1, 1, 4000), 1, "cpu")
+    peak = memory.step_peak(plain, (1, 1, 4000), 1, "cpu", "float32")
     assert 2.9 * size < peak < 3.2 * size
-    constrained = memory.step_peak(lambda: constrain_all(plain()), (1, 1, 4000), 1, "cpu")
+    constrained = memory.step_peak(lambda: constrain_all(plain()), (1, 1, 4000), 1, "cpu", "float32")
     assert 6.9 * size < constrained < 7.3 * size
 
 
@@ -109,4 +109,4 @@ def test_a_measuring_process_that_fails_says_so() -> None:
         raise RuntimeError("no network")
 
     with pytest.raises(ChildProcessError, match="measures memory"):
-        memory.step_peak(broken, (1, 1, 4), 1, "cpu")
+        memory.step_peak(broken, (1, 1, 4), 1, "cpu", "float32")

@@ -16,6 +16,7 @@ from reproduction.data.images import Images
 from reproduction.models.resnet import ResNet18
 from reproduction.pipeline import config
 from reproduction.training import loop
+from reproduction.training.precision import Precision
 from reproduction.training.recipe import Recipe
 
 SMALL = Recipe(dataset="digits", width=4, stem_stride=2, epochs=3, batch_size=64, schedule="cosine", crop_padding=1)
@@ -58,8 +59,8 @@ def trained(
         network = loop.initialized(lambda: ResNet18(1, 10, recipe.width, recipe.stem_stride), "test", seed)
         pictures = loop.Pictures(images, "cpu")
 
-        def measure() -> Mapping[str, float]:
-            return {"test_accuracy": loop.accuracy(network, pictures)}
+        def measure(precision: Precision) -> Mapping[str, float]:
+            return {"test_accuracy": loop.accuracy(network, pictures, precision)}
 
         result = loop.train(network, pictures, recipe, weight_decay, "test", seed, context or Context(), measure)
     return result, network.state_dict()
@@ -140,7 +141,7 @@ def test_schedules() -> None:
 STEPS_PER_EPOCH = {"cifar10": 50_000 // 128, "digits": 1437 // 128}
 
 
-@pytest.mark.parametrize("scale", ["quick", "laptop", "paper"])
+@pytest.mark.parametrize("scale", ["quick", "laptop", "overnight", "paper"])
 def test_no_scale_trains_with_a_weight_decay_that_cannot_act(scale: str) -> None:
     """Decay has to take off at least five e-folds, or its result would be a lack of time."""
     settings = config.load(Path(__file__).parents[2] / "config", {"scale": scale})

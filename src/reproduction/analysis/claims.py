@@ -108,7 +108,7 @@ NumberSet = Annotated[
 ]
 Text = Annotated[str, Field(min_length=1)]
 Headline = Annotated[str, Field(description="Words for the number in the report's table of headline numbers, if any.")]
-Scale = Literal["tiny", "quick", "laptop", "paper"]
+Scale = Literal["tiny", "quick", "laptop", "overnight", "paper"]
 
 
 class _Model(BaseModel):

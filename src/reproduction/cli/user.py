@@ -24,7 +24,7 @@ TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 _folder = click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
 )
-_scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop or paper.")
+_scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop, overnight or paper.")
 
 
 def _of_scale(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.training.flop import DCS, SIZES, VANILLA, training_flop
-from reproduction.training.recipe import Recipe
+from reproduction.training.recipe import Recipe, together
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from reproduction.data.images import Images
     from reproduction.models.resnet import ResNet18
+    from reproduction.training.precision import Precision
 
 MEMORY_BATCHES = (1, 128)
 
@@ -41,8 +42,7 @@ def run(settings: DcsResnetSettings, grid: Grid, seed: int, context: Context) ->
     reproducible bit for bit but ``epoch_seconds`` and ``peak_memory``, which are measurements of the machine: the time
     of an epoch's steps without the tests between epochs, and the peak over one training step with gradients and
     momentum. On a GPU the latter is the allocator's, on a CPU the largest resident size of a process of its own above
-    what it had before the network was built. Parameters, gradients and momentum are float32, activations bfloat16 on a
-    GPU that has it.
+    what it had before the network was built. Parameters, gradients and momentum are float32.
 
     Args:
         settings: what is fixed.
@@ -51,18 +51,21 @@ def run(settings: DcsResnetSettings, grid: Grid, seed: int, context: Context) ->
         context: device, pictures, progress and checkpoints.
 
     Returns:
-        The contract's variables with dimensions (parameterization, seed) and ``epoch`` or ``batch_size``.
+        The contract's variables with dimensions (parameterization, seed) and ``epoch`` or ``batch_size``; the
+        attribute ``precision`` says what the networks computed in.
     """
     images = context.images(settings.dataset)
     shape = images.train_images.shape[1:]
     memory = [  # before any training: on a CPU, memory that a training has freed would hide what a step needs
         peak_memory(settings, str(arm), shape, images.classes, context.device) for arm in grid["parameterization"]
     ]
-    runs = [_train(settings, str(arm), seed, context, images) for arm in grid["parameterization"]]
-    runs = [{**one, "peak_memory": peaks} if one else one for one, peaks in zip(runs, memory, strict=True)]
+    trained = [_train(settings, str(arm), seed, context, images) for arm in grid["parameterization"]]
+    precisions = [precision for _, precision in trained]
+    runs = [{**one, "peak_memory": peaks} if one else one for (one, _), peaks in zip(trained, memory, strict=True)]
     values = {name: [one.get(name, np.nan) for one in runs] for name in EXPERIMENT.variables}
     coords = {"epoch": np.arange(settings.epochs + 1), "batch_size": MEMORY_BATCHES}
-    return EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
+    dataset = EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
+    return dataset.assign_attrs(precision=together(precisions))
 
 
 def build(settings: DcsResnetSettings, parameterization: str, channels: int, classes: int) -> ResNet18:
@@ -76,8 +79,8 @@ def build(settings: DcsResnetSettings, parameterization: str, channels: int, cla
 
 def _train(
     settings: DcsResnetSettings, parameterization: str, seed: int, context: Context, images: Images
-) -> dict[str, Any]:
-    """Train one arm; return its variables but ``peak_memory``, none where it diverged."""
+) -> tuple[dict[str, Any], Precision]:
+    """Train one arm; return its variables but ``peak_memory``, none where it diverged, and what it computed in."""
     from reproduction.training import loop
 
     channels = images.train_images.shape[1]
@@ -87,17 +90,17 @@ def _train(
         ).to(context.device)
         pictures = loop.Pictures(images, context.device)
 
-        def measure() -> Mapping[str, float]:
-            return {"test_accuracy": loop.accuracy(network, pictures), "sparsity": sparsity(network)}
+        def measure(precision: Precision) -> Mapping[str, float]:
+            return {"test_accuracy": loop.accuracy(network, pictures, precision), "sparsity": sparsity(network)}
 
         trained = loop.train(
             network, pictures, settings, settings.weight_decay, "dcs_resnet", seed, context, measure, parameterization
         )
         if trained.diverged:
-            return {}
+            return {}, trained.precision
         prune(network)
-        pruned = loop.accuracy(network, pictures)
-    return {**trained.history, "pruned_test_accuracy": pruned}
+        pruned = loop.accuracy(network, pictures, trained.precision)
+    return {**trained.history, "pruned_test_accuracy": pruned}, trained.precision
 
 
 def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
@@ -143,10 +146,12 @@ def peak_memory(
     import reproduction.models.resnet  # noqa: F401, imported once here and not in each process that measures
     from reproduction.training.loop import reproducible
     from reproduction.training.memory import step_peak
+    from reproduction.training.precision import chosen
 
     network = functools.partial(build, settings, parameterization, shape[0], classes)
     with reproducible(device, settings.threads):
-        return [step_peak(network, shape, batch_size, device) for batch_size in MEMORY_BATCHES]
+        precision = chosen(settings.precision, device)
+        return [step_peak(network, shape, batch_size, device, precision) for batch_size in MEMORY_BATCHES]
 
 
 def flop(settings: DcsResnetSettings, grid: Grid) -> Flop:

@@ -11,7 +11,7 @@ from mirrorsym import measures
 from reproduction.contract import Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.models import PENULTIMATE
 from reproduction.training.flop import SIZES, training_flop
-from reproduction.training.recipe import Recipe
+from reproduction.training.recipe import Recipe, together
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reproduction.data.images import Images
     from reproduction.models.resnet import ResNet18
     from reproduction.training.loop import Pictures
+    from reproduction.training.precision import Precision
 
 MATRIX = ("neuron", "neuron_2")
 
@@ -46,23 +47,26 @@ def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) 
         context: device, pictures, progress and checkpoints.
 
     Returns:
-        The contract's variables with dimensions (weight_decay, seed) and ``neuron``, ``neuron_2`` or ``epoch``.
+        The contract's variables with dimensions (weight_decay, seed) and ``neuron``, ``neuron_2`` or ``epoch``; the
+        attribute ``precision`` says what the networks computed in.
     """
     images = context.images(settings.dataset)
-    runs = [_train(settings, float(decay), seed, context, images) for decay in grid["weight_decay"]]
+    trained = [_train(settings, float(decay), seed, context, images) for decay in grid["weight_decay"]]
+    runs, precisions = zip(*trained, strict=True)
     values = {name: [np.float32(one.get(name, np.nan)) for one in runs] for name in EXPERIMENT.variables}
     coords = {
         "neuron": np.arange(PENULTIMATE),
         "neuron_2": np.arange(PENULTIMATE),
         "epoch": np.arange(settings.epochs + 1),
     }
-    return EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
+    dataset = EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
+    return dataset.assign_attrs(precision=together(precisions))
 
 
 def _train(
     settings: HomogeneitySettings, weight_decay: float, seed: int, context: Context, images: Images
-) -> dict[str, Any]:
-    """Train one network; return its variables, none where it diverged."""
+) -> tuple[dict[str, Any], Precision]:
+    """Train one network; return its variables, none where it diverged, and what it computed in."""
     from reproduction.models.resnet import ResNet18
     from reproduction.training import loop
 
@@ -77,16 +81,17 @@ def _train(
         }
         trained = loop.train(network, pictures, settings, weight_decay, "homogeneity", seed, context)
         if trained.diverged:
-            return {}
+            return {}, trained.precision
         final = structure(network, pictures, settings.test_points)
-        return {
+        measured = {
             **initial,
             **final,
             "order_pre": measures.correlation_order(final["correlation_pre"]),
             "order_post": measures.correlation_order(final["correlation_post"]),
-            "test_accuracy": loop.accuracy(network, pictures),
+            "test_accuracy": loop.accuracy(network, pictures, trained.precision),
             "train_loss": trained.history["train_loss"],
         }
+    return measured, trained.precision
 
 
 def structure(network: ResNet18, pictures: Pictures, test_points: int) -> dict[str, NDArray[np.float64]]:

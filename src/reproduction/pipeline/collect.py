@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from reproduction.pipeline import fingerprints, provenance, store
 from reproduction.pipeline.config import load_experiment, module_path
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.notes import with_precision
 from reproduction.pipeline.points import Plan
 
 if TYPE_CHECKING:
@@ -30,10 +31,17 @@ def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
     points = plan.points()
     code = fingerprints.valid(layout.fingerprints, module_path(plan.module))
     datasets = [_read(layout.point(point.name), code) for point in points]
+    precisions = {dataset.attrs["precision"] for dataset in datasets if "precision" in dataset.attrs}
+    if len(precisions) > 1:
+        print(
+            f"{plan.experiment}: trainings of this sweep computed in different precisions: "
+            + " and ".join(sorted(precisions))
+        )
+    note = with_precision(plan.note, precisions)
     attributes = {
         "experiment": plan.experiment,
         "scale": plan.scale,
-        "scale_note": f"{plan.scale}: {plan.note}" if plan.note else "",
+        "scale_note": f"{plan.scale}: {note}" if note else "",
         "config_hash": points[0].config_hash,
         "settings": json.dumps(plan.settings.model_dump(mode="json")),
         **_of_the_points(datasets),
@@ -57,7 +65,7 @@ def _of_the_points(datasets: Iterable[xr.Dataset]) -> dict[str, str]:
     """What the points say of themselves, each different value once."""
     found: dict[str, list[str]] = {}
     for dataset in datasets:
-        for name in ("code_version", "fingerprint", "software", "device", "data_source"):
+        for name in ("code_version", "fingerprint", "software", "device", "data_source", "precision"):
             if name in dataset.attrs and dataset.attrs[name] not in found.setdefault(name, []):
                 found[name].append(dataset.attrs[name])
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -21,7 +21,7 @@ from reproduction.pipeline.notes import note
 RESERVED = ("all", "cifar10", "claims", "paper")
 RULES = ("collect_", "train_")
 """What the workflow calls the rules of experiments begins so."""
-SCALES = ("tiny", "quick", "laptop", "paper")
+SCALES = ("tiny", "quick", "laptop", "overnight", "paper")
 ARCHIVE_VARIABLE = "MIRRORSYM_CIFAR10_ARCHIVE"
 CHECKSUM_VARIABLE = "MIRRORSYM_CIFAR10_CHECKSUM"
 OUR_EXPERIMENTS = "reproduction.experiments."
@@ -126,7 +126,7 @@ class FigureConfig(_Model):
 class Config(_Model):
     """The whole configuration at one scale."""
 
-    scale: str = Field("quick", description="tiny, quick, laptop or paper.")
+    scale: str = Field("quick", description="tiny, quick, laptop, overnight or paper.")
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$", description="auto takes a GPU where one is asked for.")
     checkpoint_minutes: float = Field(5, gt=0, description="Minutes between the checkpoints of a training.")
     cifar10: Cifar10

@@ -70,7 +70,7 @@ def read(path: Path) -> xr.Dataset:
 
 
 def describe(dataset: xr.Dataset, experiment: Experiment[Any], attributes: Mapping[str, Any]) -> xr.Dataset:
-    """Return the dataset with the contract's units, long names and attributes.
+    """Return the dataset with the contract's units, long names and attributes, beside those that the run gave.
 
     Raises:
         StoreError: if its variables or dimensions are not the contract's.
@@ -84,7 +84,7 @@ def describe(dataset: xr.Dataset, experiment: Experiment[Any], attributes: Mappi
     for name, variable in experiment.variables.items():
         described[name].attrs = {"long_name": variable.long_name, "units": variable.units}
     described["status"].attrs = dict(STATUS)
-    described.attrs = {"Conventions": CONVENTIONS, "title": experiment.title, **attributes}
+    described.attrs = {"Conventions": CONVENTIONS, "title": experiment.title, **dataset.attrs, **attributes}
     return described
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 from reproduction.contract import Context, SettingError
 from reproduction.data.images import Images
 from reproduction.streams import stream, torch_seed
+from reproduction.training.precision import Precision, chosen, computing
 from reproduction.training.recipe import Recipe
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -40,10 +41,12 @@ class Trained:
             the epoch's steps, for epoch 0 the loss of the first step, before any update; ``epoch_seconds`` the time
             that the epoch's steps took without the measures, for epoch 0 zero.
         diverged: True where a loss or, at the end, a parameter was not finite; the history may then end early.
+        precision: what the network computed in.
     """
 
     history: dict[str, list[float]]
     diverged: bool
+    precision: Precision
 
 
 @contextlib.contextmanager
@@ -108,6 +111,7 @@ class Pictures:
     """
 
     def __init__(self, images: Images, device: str) -> None:
+        self.device = device
         self.train_images = torch.from_numpy(images.train_images).to(device)
         self.train_labels = torch.from_numpy(images.train_labels).to(device)
         self.test_images = torch.from_numpy(images.test_images).to(device)
@@ -194,10 +198,10 @@ def steps_per_epoch(pictures: int, recipe: Recipe) -> int:
     return steps
 
 
-def accuracy(model: nn.Module, pictures: Pictures) -> float:
+def accuracy(model: nn.Module, pictures: Pictures, precision: Precision = "float32") -> float:
     """Return the fraction of test pictures that a network, in eval mode, classifies correctly."""
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), computing(precision, pictures.device):
         right = sum((model(batch).argmax(1) == labels).sum() for batch, labels in pictures.test_batches())
     return float(right) / len(pictures.test_labels)
 
@@ -206,19 +210,26 @@ class _Run:
     """The state of a training between two steps; ``step`` counts inside ``epoch``, which counts from 1."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: str, layout: torch.memory_format, label: str
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: str,
+        layout: torch.memory_format,
+        precision: Precision,
+        label: str,
     ) -> None:
         self.model, self.optimizer, self.device, self.layout, self.label = model, optimizer, device, layout, label
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.history: dict[str, list[float]] = {}
         self.diverged = False
-        self._bfloat16 = device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+        self.precision = precision
 
     def state(self, seconds: float) -> dict[str, Any]:
         """Return all that :meth:`restore` needs, ``seconds`` after the epoch was started or taken up again."""
         return {
             "label": self.label,
+            "precision": self.precision,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
@@ -234,6 +245,7 @@ class _Run:
             return False
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.precision = state["precision"]  # whatever this machine would choose
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.loss_sum = state["loss_sum"].to(self.device)
         self.history = state["history"]
@@ -242,7 +254,7 @@ class _Run:
     def advance(self, pictures: Tensor, labels: Tensor) -> None:
         """Take one step; the loss is not read, since that would wait for the GPU."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self._bfloat16):
+        with computing(self.precision, self.device):
             loss = functional.cross_entropy(self.model(laid_out(pictures, self.layout)), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -274,13 +286,14 @@ def train(
     experiment: str,
     seed: int,
     context: Context,
-    measure: Callable[[], Mapping[str, float]] = dict,
+    measure: Callable[[Precision], Mapping[str, float]] = lambda precision: {},
     label: str = "",
 ) -> Trained:
     """Train a network in place with SGD on the cross-entropy.
 
-    Weight decay (PyTorch's number, twice the paper's γ) acts on all parameters, BatchNorm's included. Where the GPU has
-    bfloat16, the network computes in it and keeps its parameters, gradients and momentum in float32.
+    Weight decay (PyTorch's number, twice the paper's γ) acts on all parameters, BatchNorm's included. In bfloat16
+    the network computes, and keeps its parameters, gradients and momentum in float32; a checkpoint goes on in the
+    precision that it began with.
 
     Args:
         model: the network, on any device; it is moved to the context's.
@@ -291,7 +304,8 @@ def train(
         seed: seed of the run.
         context: where progress and checkpoints go. A checkpoint holds the network, the momentum, epoch, step and the
             history so far; the random choices of an epoch are drawn again.
-        measure: called before the first epoch and after each one; its numbers go into the history.
+        measure: called before the first epoch and after each one with the precision that the network computes in; its
+            numbers go into the history.
         label: what else tells this run from others; a checkpoint of another run is not taken up.
 
     Raises:
@@ -303,18 +317,19 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=weight_decay, fused=True
     )
-    run = _Run(model, optimizer, device, layout, label=f"{experiment} {seed} {weight_decay!r} {label}")
+    precision = chosen(recipe.precision, device)
+    run = _Run(model, optimizer, device, layout, precision, label=f"{experiment} {seed} {weight_decay!r} {label}")
     if not run.restore(context.checkpoint.load()):
-        run.record({"train_loss": math.nan, "epoch_seconds": 0.0, **measure()})
+        run.record({"train_loss": math.nan, "epoch_seconds": 0.0, **measure(run.precision)})
     steps = steps_per_epoch(len(pictures.train_images), recipe)
     while run.epoch <= recipe.epochs:
         loss, seconds = _epoch(run, pictures, recipe, experiment, seed, steps, context)
         if run.diverged:
             break
-        run.record({"train_loss": loss, "epoch_seconds": seconds, **measure()})
+        run.record({"train_loss": loss, "epoch_seconds": seconds, **measure(run.precision)})
         run.next_epoch()
     finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
-    return Trained(run.history, run.diverged or not finite)
+    return Trained(run.history, run.diverged or not finite, run.precision)
 
 
 def _epoch(

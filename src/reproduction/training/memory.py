@@ -16,31 +16,34 @@ from torch import nn
 from torch.nn import functional
 
 from reproduction.training.loop import laid_out, memory_format
+from reproduction.training.precision import Precision, computing
 
 _LINUX = sys.platform == "linux"
 _M_MMAP_THRESHOLD = -3
 
 
-def step_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, device: str) -> int:
+def step_peak(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, device: str, precision: Precision
+) -> int:
     """Return the peak memory of a step of SGD with momentum, in bytes, above what there was before the network.
 
-    The momentum exists already in the step that is measured. Parameters, gradients and momentum are float32; on a GPU
-    with bfloat16 the network computes in it, as in :func:`~reproduction.training.loop.train`. On a CPU it is measured
-    in a fork, so call it in a process that has done little else: memory that was freed before would be used again,
-    uncounted.
+    The momentum exists already in the step that is measured. Parameters, gradients and momentum are float32,
+    whatever the network computes in. On a CPU it is measured in a fork, so call it in a process that has done little
+    else: memory that was freed before would be used again, uncounted.
 
     Args:
         build: makes the network.
         shape: of a picture, (channels, height, width).
         batch_size: pictures in the step.
         device: ``"cpu"`` or ``"cuda"``.
+        precision: what the network computes in.
     """
     if device == "cpu":
-        return _in_fork(lambda: _resident_peak(build, shape, batch_size))
-    _warm_up(shape, device)
+        return _in_fork(lambda: _resident_peak(build, shape, batch_size, precision))
+    _warm_up(shape, device, precision)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
-    take_step = _training_step(build, shape, batch_size, device)
+    take_step = _training_step(build, shape, batch_size, device, precision)
     take_step()
     torch.cuda.reset_peak_memory_stats()
     take_step()
@@ -49,7 +52,7 @@ def step_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size
 
 
 def _training_step(
-    build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, device: str
+    build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, device: str, precision: Precision
 ) -> Callable[[], None]:
     network = build()
     layout = memory_format(network, device)
@@ -57,14 +60,13 @@ def _training_step(
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, fused=True)
     pictures = laid_out(torch.zeros((batch_size, *shape), device=device), layout)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    bfloat16 = device != "cpu" and torch.cuda.is_bf16_supported(including_emulation=False)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and batch_size == 1:
             module.eval()  # one picture that has shrunk to one pixel has no variance
 
     def take_step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        with computing(precision, device):
             loss = functional.cross_entropy(network(pictures), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -72,23 +74,25 @@ def _training_step(
     return take_step
 
 
-def _warm_up(shape: tuple[int, ...], device: str) -> None:
+def _warm_up(shape: tuple[int, ...], device: str, precision: Precision) -> None:
     """Let the libraries load their code and take their workspaces, which are no part of a step."""
     layers = nn.Conv2d(shape[0], 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
-    _training_step(lambda: nn.Sequential(*layers), shape, 1, device)()
+    _training_step(lambda: nn.Sequential(*layers), shape, 1, device, precision)()
 
 
-def _resident_peak(build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int) -> int:
+def _resident_peak(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], batch_size: int, precision: Precision
+) -> int:
     torch.set_num_threads(1)
     with contextlib.suppress(
         AttributeError
     ):  # glibc: blocks above 64 KiB go back when freed, so that the peak is exact
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
-    _warm_up(shape, "cpu")
+    _warm_up(shape, "cpu", precision)
     build()  # what it imports is no part of a step
     _forget_the_past()
     before = _largest()
-    take_step = _training_step(build, shape, batch_size, "cpu")
+    take_step = _training_step(build, shape, batch_size, "cpu", precision)
     take_step()
     _forget_the_past()
     take_step()
