@@ -57,9 +57,10 @@ format: $(INSTALLED)  ## mend style, strip notebooks
 schema: $(INSTALLED)  ## remake the configuration's schema
 	$(BIN)/mirrorsym schema > config/schema.json
 
-bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json, and of training steps, for mirrorsym plan
+bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json, and of training steps, also in bfloat16
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.precision
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

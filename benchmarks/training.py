@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import re
 import sys
 import time
@@ -28,7 +29,8 @@ from reproduction.pipeline.devices import gpu_count
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.measured import Speed, Steps
 from reproduction.training import loop
-from reproduction.training.flop import BACKWARD, DCS, VANILLA, forward_flop
+from reproduction.training.flop import BACKWARD, DCS, VANILLA, forward_flop, kind_of
+from reproduction.training.precision import Wanted, chosen
 
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12}
 """Published dense peaks in FLOP/s, bfloat16 (V100: float16), of NVIDIA's data sheets."""
@@ -46,12 +48,19 @@ class Size(NamedTuple):
     shape: tuple[int, int, int]
     short: int
     long: int
+    precision: Wanted = "float32"
 
 
 CIFAR10 = (3, 32, 32)
 SIZES = {
-    "cpu": (Size(8, 128, 2, (1, 8, 8), 5, 55), Size(8, 128, 1, CIFAR10, 1, 5), Size(64, 4, 1, CIFAR10, 1, 3)),
-    "cuda": (Size(64, 128, 1, CIFAR10, 20, 120),),
+    "cpu": (
+        Size(8, 128, 2, (1, 8, 8), 5, 55),
+        Size(8, 128, 1, CIFAR10, 1, 5),
+        Size(64, 4, 1, CIFAR10, 1, 3),
+        Size(16, 128, 1, CIFAR10, 1, 3, "auto"),
+        Size(64, 4, 1, CIFAR10, 1, 3, "auto"),
+    ),
+    "cuda": (Size(64, 128, 1, CIFAR10, 20, 120, "auto"),),
 }
 """The scales' own steps, the full network's with a smaller batch on a CPU, where one at batch 128 takes seconds."""
 
@@ -72,7 +81,10 @@ def measure_steps(device: str, sizes: Sequence[Size] | None = None) -> Steps:
     with loop.reproducible(device, 1):
         _StepTimer(sizes[0], VANILLA, device).train(sizes[0].short)
         start = time.process_time()
-        speeds = {kind: [_StepTimer(size, kind, device).speed() for size in sizes] for kind in (VANILLA, DCS)}
+        speeds: dict[str, list[Speed]] = {}
+        for arm, size in itertools.product((VANILLA, DCS), sizes):
+            speeds.setdefault(kind_of(arm, size.precision), []).append(_StepTimer(size, arm, device).speed())
+        speeds = {kind: sorted(found, key=lambda speed: speed.step_flop) for kind, found in speeds.items()}
         peak = _product_peak() if device == "cpu" else published_peak(provenance.device(device))
     return Steps(
         device=device,
@@ -100,13 +112,18 @@ def lines(steps: Steps) -> list[str]:
 class _StepTimer:
     """Trains a network of one size and kind on random pictures, and takes the time."""
 
-    def __init__(self, size: Size, kind: str, device: str) -> None:
+    def __init__(self, size: Size, parameterization: str, device: str) -> None:
         self._size, self._device = size, device
         self._clock = time.process_time if device == "cpu" else time.perf_counter
         self._settings = DcsResnetSettings(
-            width=size.width, stem_stride=size.stem_stride, epochs=1, batch_size=size.batch
+            width=size.width,
+            stem_stride=size.stem_stride,
+            epochs=1,
+            batch_size=size.batch,
+            precision=size.precision,
         )
-        self._network = build(self._settings, kind, size.shape[0], 10).to(device)
+        self._precision = chosen(size.precision, device)
+        self._network = build(self._settings, parameterization, size.shape[0], 10).to(device)
 
     def speed(self) -> Speed:
         """Return the speed of steps and of tests."""
@@ -115,7 +132,7 @@ class _StepTimer:
         step = (self.train(size.long) - self.train(size.short)) / (size.long - size.short)
         tested = size.batch if self._device == "cpu" else 20 * size.batch
         pictures = self._pictures(1, tested)
-        test = self._least(lambda: loop.accuracy(self._network, pictures))
+        test = self._least(lambda: loop.accuracy(self._network, pictures, self._precision))
         forward = forward_flop(size.width, size.stem_stride, size.shape)
         flop = (1 + BACKWARD) * forward * size.batch
         return Speed(

@@ -360,7 +360,7 @@ def test_training_steps_are_timed_with_their_flops(monkeypatch: pytest.MonkeyPat
         wait(0.1 + 0.02 * len(pictures.train_images) / settings.batch_size)
 
     monkeypatch.setattr(training.loop, "train", train)
-    monkeypatch.setattr(training.loop, "accuracy", lambda network, pictures: wait(0.004))
+    monkeypatch.setattr(training.loop, "accuracy", lambda network, pictures, precision: wait(0.004))
     monkeypatch.setattr(training.time, "process_time", lambda: now)
     forward = forward_flop(8, 1, (3, 32, 32))
     speed = training._StepTimer(Size(8, 64, 1, (3, 32, 32), 1, 3), VANILLA, "cpu").speed()
@@ -390,7 +390,7 @@ def test_real_training_steps_reach_less_than_the_peak(
 
 def test_the_sizes_that_are_timed_are_those_of_the_scales() -> None:
     """The steps of quick and laptop on a CPU and of paper on a GPU, so that those are measured and not interpolated."""
-    scales = {"cpu": ("quick", "laptop"), "cuda": ("paper",)}
+    scales = {"cpu": ("quick", "laptop", "overnight"), "cuda": ("paper",)}
     for device, names in scales.items():
         timed = {
             3 * size.batch * forward_flop(size.width, size.stem_stride, size.shape) for size in training.SIZES[device]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reproduction.contract import Flop
 from reproduction.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from reproduction.training.precision import Wanted
 
 VANILLA, DCS = "vanilla", "dcs"
 """How parameters are written: as they are, or as products w⊙u."""
@@ -26,7 +29,7 @@ class Sizes(NamedTuple):
 SIZES = {"cifar10": Sizes(50_000, 10_000, (3, 32, 32)), "digits": Sizes(1_437, 360, (1, 8, 8))}
 
 
-def training_flop(recipe: Recipe, tested: int, kind: str = VANILLA, trainings: int = 1) -> Flop:
+def training_flop(recipe: Recipe, tested: int, parameterization: str = VANILLA, trainings: int = 1) -> Flop:
     """Return the FLOPs of trainings: 3 forward passes for a picture that is learnt from, 1 for one that is tested.
 
     Writing parameters as products adds an elementwise operation for each parameter and step, which is not counted.
@@ -34,14 +37,20 @@ def training_flop(recipe: Recipe, tested: int, kind: str = VANILLA, trainings: i
     Args:
         recipe: gives the network and the steps.
         tested: number of pictures that one training is tested on, each as often as it is.
-        kind: how parameters are written.
+        parameterization: how parameters are written.
         trainings: number of trainings in the job.
     """
     sizes = SIZES[recipe.dataset]
     forward = forward_flop(recipe.width, recipe.stem_stride, sizes.shape)
     step = (1 + BACKWARD) * forward * recipe.batch_size
     steps = sizes.train // recipe.batch_size * recipe.epochs
+    kind = kind_of(parameterization, recipe.precision)
     return Flop(kind, float(trainings * steps * step), float(trainings * tested * forward), float(step))
+
+
+def kind_of(parameterization: str, precision: Wanted) -> str:
+    """Return what steps are called that take about the same time for each operation: ``"dcs"``, ``"dcs, auto"``."""
+    return parameterization if precision == "float32" else f"{parameterization}, {precision}"
 
 
 @functools.cache
