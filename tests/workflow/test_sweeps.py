@@ -165,11 +165,21 @@ def test_points_travel_by_import(project: Project, tmp_path: Path) -> None:
     before = kernel.read_text()
     kernel.write_text(f"{before}\nCHANGED = 1\n")
     assert elsewhere.planned() == {"train_sparsity": 2, "collect_sparsity": 1}
+    kernel.write_text(before)
+    assert elsewhere.planned() == {}
+    kernel.write_text(f"{before}\nCHANGED = 1\n")
     refused = elsewhere.mirrorsym("import", str(points[0]), check=False)
     assert refused.returncode == 1
     assert "other code" in refused.stderr
-    kernel.write_text(before)
-    assert elsewhere.planned() == {}
+    elsewhere.mirrorsym("import", "--accept", *map(str, points))
+    assert elsewhere.planned() == {"collect_sparsity": 1}
+    elsewhere.snakemake()
+    collected = elsewhere.result("sparsity")
+    xr.testing.assert_identical(collected.drop_attrs(), project.result("sparsity").drop_attrs())
+    older, newer = (sources.result("sparsity").attrs["fingerprint"] for sources in (project, elsewhere))
+    assert older != newer
+    assert f"({older[:12]}), taken in as that of" in collected.attrs["accepted"]
+    assert "accepted" not in project.result("sparsity").attrs
 
 
 def test_a_point_by_hand_has_the_pipelines_numbers(project: Project, tmp_path: Path) -> None:

@@ -187,12 +187,13 @@ def summary(dataset: Any) -> list[str]:
 
 @cli.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--accept", is_flag=True, help="Also of other code: you know that the difference touches no number.")
 @_folder
-def import_points(files: tuple[Path, ...], directory: Path) -> None:
+def import_points(files: tuple[Path, ...], accept: bool, directory: Path) -> None:
     """Take points computed elsewhere into the store; the workflow goes on from them."""
     from reproduction.pipeline.transfer import import_files
 
-    _say(import_files(files, Layout(directory)))
+    _say(import_files(files, Layout(directory), accept))
 
 
 @cli.command("accept")

@@ -65,7 +65,7 @@ def _of_the_points(datasets: Iterable[xr.Dataset]) -> dict[str, str]:
     """What the points say of themselves, each different value once."""
     found: dict[str, list[str]] = {}
     for dataset in datasets:
-        for name in ("code_version", "fingerprint", "software", "device", "data_source", "precision"):
+        for name in ("code_version", "fingerprint", "software", "device", "data_source", "precision", "accepted"):
             if name in dataset.attrs and dataset.attrs[name] not in found.setdefault(name, []):
                 found[name].append(dataset.attrs[name])
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -4,40 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reproduction.errors import UserError, check_names, nearest
 from reproduction.files import write_atomically
-from reproduction.pipeline import fingerprints, store
+from reproduction.pipeline import fingerprints, provenance, store
 from reproduction.pipeline.config import SCALES, Config, load, load_experiment, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class ImportRefused(UserError, ValueError):
     """A file does not belong into the store."""
 
 
-def import_files(files: Sequence[Path], layout: Layout) -> list[str]:
+def import_files(files: Sequence[Path], layout: Layout, accept: bool = False) -> list[str]:
     """Copy points into the store after all of them were checked; return a line for each.
 
+    Args:
+        files: the points.
+        layout: the project's paths.
+        accept: take points that other code made as those of today's, and say so in their attribute ``accepted``.
+
     Raises:
-        ImportRefused: if one is not a point of the configuration at any scale, or other code made it; none is copied.
+        ImportRefused: if one is not a point of the configuration at any scale, or other code made it and that is not
+            accepted; none is copied.
         StoreError: if one is no readable netCDF file or breaks the contract.
         FileError: if the store cannot be written.
     """
     wanted = _wanted(layout.config)
     places: dict[Path, Path] = {}
+    accepted: dict[Path, xr.Dataset] = {}
     for file in files:
-        point = _checked(file, wanted, layout)
+        dataset = store.read(file)
+        point = _checked(file, dataset, wanted)
         place = layout.point(point.name)
         if place in places:
             raise ImportRefused(f"{file} and {places[place]} are the same point; import one of them")
         places[place] = file
+        module = module_path(point.module)
+        if dataset.attrs.get("fingerprint") not in fingerprints.valid(layout.fingerprints, module):
+            if not accept:
+                commit = dataset.attrs.get("code_version", "that version")
+                raise ImportRefused(
+                    f"{file} was made by other code of {module} than is here; check out {commit}, or give --accept "
+                    "where you know that the difference touches no number"
+                )
+            accepted[place] = _as_of_today(dataset, fingerprints.accepted(layout.fingerprints, module))
         # The fingerprint file has to be older than the point: it is an input of the point's rule.
-        fingerprints.update(layout.fingerprints, module_path(point.module))
+        fingerprints.update(layout.fingerprints, module)
     for place, file in places.items():
-        write_atomically(place, file.read_bytes())
-    return [f"{file} is now {place}" for place, file in places.items()]
+        if place in accepted:
+            store.write(accepted[place], place)
+        else:
+            write_atomically(place, file.read_bytes())
+    said = {True: ", of other code, accepted", False: ""}
+    return [f"{file} is now {place}{said[place in accepted]}" for place, file in places.items()]
+
+
+def _as_of_today(dataset: xr.Dataset, fingerprint: str) -> xr.Dataset:
+    """The point as one of today's code; its attribute ``accepted`` says whose it is."""
+    made_by, version = (str(dataset.attrs.get(name, "unknown")) for name in ("fingerprint", "code_version"))
+    today = f"{provenance.code_version()} ({fingerprint[:12]})"
+    text = f"made by code {version} ({made_by[:12]}), taken in as that of {today}"
+    return dataset.assign_attrs(fingerprint=fingerprint, accepted=text)
 
 
 def _wanted(config_folder: Path) -> dict[str, dict[Path, str]]:
@@ -50,8 +83,7 @@ def _wanted(config_folder: Path) -> dict[str, dict[Path, str]]:
     return found
 
 
-def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> Point:
-    dataset = store.read(file)
+def _checked(file: Path, dataset: xr.Dataset, wanted: dict[str, dict[Path, str]]) -> Point:
     try:
         point = Point.from_json(dataset.attrs["point"])
         name, recipe = point.name, point.config_hash
@@ -75,10 +107,6 @@ def _checked(file: Path, wanted: dict[str, dict[Path, str]], layout: Layout) -> 
         store.check_place(dataset, point.place)
     except store.StoreError as error:
         raise ImportRefused(f"{file} is not what its attribute 'point' says: {error}") from None
-    module = module_path(point.module)
-    if dataset.attrs.get("fingerprint") not in fingerprints.valid(layout.fingerprints, module):
-        commit = dataset.attrs.get("code_version", "that version")
-        raise ImportRefused(f"{file} was made by other code of {module} than is here; check out {commit}")
     return point
 
 
