@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # processes compiles Snakemake and all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench schema lock clean
+.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench gpu schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -61,6 +61,14 @@ bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json, and
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.precision
+
+# The machine's own Python and torch: nothing is installed or downloaded.
+GPU_PYTHON ?= python3
+OUT ?= results/gpu
+gpu:  ## on a GPU: tests, rates, memory, trainings, into OUT; ARCHIVE=, WHEELS=, MINUTES=8, SCALE=paper, DEVICE=cuda
+	PYTHONPATH="$(CURDIR)/src:$$PYTHONPATH" $(GPU_PYTHON) -m benchmarks.gpu --out "$(OUT)" \
+	  $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(WHEELS),--wheels "$(WHEELS)") \
+	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SCALE),--scale $(SCALE)) $(if $(DEVICE),--device $(DEVICE))
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

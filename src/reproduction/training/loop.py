@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -51,22 +51,40 @@ class Trained:
 
 @contextlib.contextmanager
 def reproducible(device: str, threads: int) -> Iterator[None]:
-    """Compute with a fixed number of threads and, on a GPU, with deterministic algorithms.
+    """Compute with a fixed number of threads and, on a GPU, with deterministic algorithms and float32 as it is written.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
         threads: CPU threads. One and two of them give other last bits.
     """
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    if device != "cpu":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it deterministic mode refuses cuBLAS
-        torch.use_deterministic_algorithms(True)
+    try:
+        with contextlib.nullcontext() if device == "cpu" else _deterministic_gpu():
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _deterministic_gpu() -> Iterator[None]:
+    """Choose deterministic kernels, the same ones each time, and no TF32, which rounds float32 to 10 bits.
+
+    Deterministic mode also fills all memory that is asked for, to show what reads it unwritten; that costs time only.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it deterministic mode refuses cuBLAS
+    cudnn, filling = torch.backends.cudnn, cast(Any, torch.utils.deterministic)  # a module with a property
+    before = torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
+    flags = cudnn.allow_tf32, cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32
+    torch.use_deterministic_algorithms(True)
+    filling.fill_uninitialized_memory = False
+    cudnn.allow_tf32 = cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.use_deterministic_algorithms(before[0])
+        filling.fill_uninitialized_memory = before[1]
+        cudnn.allow_tf32, cudnn.benchmark, torch.backends.cuda.matmul.allow_tf32 = flags
 
 
 def initialized(build: Callable[[], Network], experiment: str, seed: int) -> Network:

@@ -24,8 +24,11 @@ def chosen(wanted: Wanted, device: str) -> Precision:
 
 
 def native_on_cpu() -> bool:
-    """Whether the CPU has instructions for products of bfloat16 (AVX512-BF16 or AMX), which oneDNN then uses."""
-    capabilities = torch.cpu.get_capabilities()
+    """Whether the CPU has instructions for products of bfloat16 (AVX512-BF16 or AMX), which oneDNN then uses.
+
+    A torch that does not tell counts as a CPU without.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
