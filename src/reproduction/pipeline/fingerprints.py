@@ -74,10 +74,18 @@ def update(folder: Path, module: str) -> Path:
     """
     if _noted(folder, module) is None:
         _take_note(folder, module)
-    path = current_file(folder, module)
-    if not path.is_file():
-        write_atomically(path, accepted(folder, module))
+    path, content = current_file(folder, module), accepted(folder, module)
+    if not holds(path, content):
+        write_atomically(path, content)
     return path
+
+
+def holds(path: Path, content: str) -> bool:
+    """True where a file is there with this content; a small file that is damaged is written anew."""
+    try:
+        return path.read_bytes() == content.encode()
+    except OSError:
+        return False
 
 
 def accepted(folder: Path, module: str) -> str:
