@@ -31,7 +31,7 @@ LAYOUT = Layout()
 PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
-PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
+PATHS = f"PYTHONUTF8=1 PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
 MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
 FORMATS = (*FIGURE_FORMATS, "csv")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -48,6 +49,8 @@ def _say(lines: Iterable[object]) -> None:
 
 def main() -> None:
     """Run the command; a problem that the user can mend is one sentence and a non-zero exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where the locale has no ≥
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -149,7 +149,7 @@ class FileCheckpoint:
         while True:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
+                lease = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held as long as the checkpoint)
             except FileNotFoundError:  # the holder removed the folder between the two calls
                 continue
             except OSError as error:

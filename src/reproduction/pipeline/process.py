@@ -41,7 +41,7 @@ def hold_folder(path: Path) -> str | None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 (held until the process ends)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (held until the process ends)
     except OSError as error:
         raise FileError(explain(error, path)) from None
     if not lock(file, path):
