@@ -1,17 +1,26 @@
-"""Files that are there whole or not at all: written beside their place, synchronized, renamed."""
+"""Files that are there whole or not at all: written beside their place, synchronized, renamed; locks; refusals."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from reproduction.errors import ConfigError, UserError
 
 _Content = TypeVar("_Content", dict[str, Any], list[Any])
+
+# A file that is renamed into its place needs no lock to be read; HDF5 takes one unless told otherwise, also where a
+# file system has none. It asks once, when it is loaded.
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without file locks answers: NFS without its lock daemon, Lustre mounted without ``-o flock``."""
 
 
 class FileError(UserError, OSError):
@@ -40,6 +49,59 @@ def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def move(source: Path, target: Path) -> None:
+    """Rename a file, also to another disk: it is copied there first, so that the target is whole or not there.
+
+    Raises:
+        OSError: if the target cannot be written.
+    """
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            shutil.copyfile(source, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        source.unlink()
+
+
+def lock(file: IO[Any], path: Path) -> bool:
+    """Take the lock of an open file until it is closed; return False where another process has it.
+
+    Raises:
+        FileError: if the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise FileError(explain(error, path)) from None
+    return True
+
+
+def check_readable(path: Path) -> None:
+    """Check that the disk lets a file be read whole, before its content is called damaged.
+
+    Raises:
+        FileError: with the disk's reason.
+    """
+    try:
+        with open(path, "rb") as file:
+            while file.read(2**24):
+                pass
+            if os.environ["HDF5_USE_FILE_LOCKING"] != "FALSE":
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as HDF5 does
+    except BlockingIOError:
+        raise FileError(f"{path} is locked by another process; wait for it") from None
+    except OSError as error:
+        raise FileError(explain(error, path, "read")) from None
+
+
 def prepare_folder(path: Path) -> None:
     """Make the folder of a file that will be written after a long computation.
 
@@ -54,13 +116,28 @@ def prepare_folder(path: Path) -> None:
         raise FileError(explain(error, path)) from None
 
 
-def explain(error: OSError, path: Path) -> str:
-    """Return one sentence for a failed write: what is wrong, where, and what to do."""
+def explain(error: OSError, path: Path, done: str = "written") -> str:
+    """Return one sentence for what the disk refused: what is wrong, where, and what to do.
+
+    Args:
+        error: the refusal; where it names another file than this one, that is the one that is at fault.
+        path: the file that was to be written, or read.
+        done: "written" or "read".
+    """
+    if error.errno in NO_LOCKS:
+        return (
+            f"{path} lies on a file system without file locks ({os.strerror(error.errno)}), by which two runs keep out "
+            "of each other's way; move the project to another disk, or have this one mounted with locks"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: {path} could not be written; free some space and run the same command again"
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+    where = "" if named in (path, path.with_name(f".{path.name}.tmp")) else f": {named}"
+    why = f"({error.strerror or error}{where})"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{path} cannot be written ({os.strerror(error.errno)}); make its folder writable"
-    return f"{path} cannot be written ({error.strerror or error})"
+        what = f"make {'its folder writable' if done == 'written' else 'it readable'}" if not where else "allow that"
+        return f"{path} cannot be {done} {why}; {what}"
+    return f"{path} cannot be {done} {why}"
 
 
 def read_yaml(path: Path, kind: type[_Content]) -> _Content:
@@ -81,7 +158,7 @@ def read_yaml(path: Path, kind: type[_Content]) -> _Content:
             return found
 
     try:
-        content = yaml.load(path.read_text(), Loader=Strict)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Strict)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run in the project's folder") from None
     except OSError as error:

@@ -9,6 +9,8 @@ import io
 import os
 import pickle
 import resource
+import shutil
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -269,6 +271,69 @@ def test_a_download_is_tried_again(tmp_path: Path, archive: Path, server: Server
     path = fetch(server.url, sha256(archive), None, tmp_path / "cache")
     assert path.read_bytes() == server.content
     assert server.requests == 3
+
+
+class RefusingProxy(Handler):
+    def do_GET(self) -> None:
+        self.send_error(407)
+
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
+
+@pytest.fixture
+def proxy(server: Server) -> str:
+    """The address, with a password, of a proxy that lets nobody through."""
+    server.RequestHandlerClass = RefusingProxy
+    return f"http://me:secret@127.0.0.1:{server.server_port}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_refuses_is_named_without_its_password(
+    tmp_path: Path, proxy: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    place = proxy.partition("@")[2]
+    with pytest.raises(DataError, match=f"the proxy http://…@{place} answers 407 Proxy Authentication") as said:
+        fetch(f"{scheme}://example.invalid/x.tar.gz", f"md5:{'0' * 32}", None, tmp_path / "data")
+    assert "secret" not in str(said.value)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("address", ["foo:bar:baz", "//", "socks5://127.0.0.1:9"])
+def test_a_proxy_of_no_usable_address_is_named(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", address)
+    with pytest.raises(DataError, match=f"the proxy {address} is not usable .*see HTTPS_PROXY"):
+        fetch("https://example.invalid/x.tar.gz", f"md5:{'0' * 32}", None, tmp_path)
+
+
+def test_a_proxy_that_is_not_there_is_named(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"the proxy http://127.0.0.1:9 cannot be reached"):
+        fetch("https://example.invalid/x.tar.gz", f"md5:{'0' * 32}", None, tmp_path)
+
+
+@pytest.mark.parametrize("bundle", ["", "/nonexistent.pem"])
+def test_a_certificate_that_is_not_trusted_is_named(
+    tmp_path: Path, server: Server, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that signs for itself, or a proxy that opens what is encrypted; and a bundle that is not there."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if bundle:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    says = f"bundle, invalid path: {bundle}" if bundle else "the server's certificate is not trusted"
+    with pytest.raises(DataError, match=f"{says}.*REQUESTS_CA_BUNDLE"):
+        fetch(f"https://localhost:{server.server_port}/x.tar.gz", f"md5:{'0' * 32}", None, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_downloads_that_fail_leave_nothing(tmp_path: Path, server: Server) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
 
 from reproduction.errors import ConfigError
 from reproduction.files import read_yaml
 from reproduction.pipeline.config import Config, load, load_experiment, module_path
 from reproduction.pipeline.notes import words
 from reproduction.pipeline.points import Plan, Point
+from reproduction.pipeline.snakemake.command_line import with_nulls
 
 ROOT = Path(__file__).parents[2]
 SWEEP = [{"parameterization": ["vanilla", "rescaled"], "noise_std": [1], "learning_rate": [0.1]}]
@@ -153,3 +155,17 @@ def test_a_file_that_says_two_things_or_none_is_refused(
     make(tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match=says):
         read_yaml(tmp_path / "config.yaml", dict)
+
+
+@pytest.mark.parametrize("null", ["null", "~", "Null"])
+def test_null_removes_a_figure_also_on_the_command_line(null: str) -> None:
+    """Snakemake reads what stands inside a mapping as text."""
+    given = with_nulls(parse_config([f'figures={{"fig1": {null}}}', "device=cpu", "scale=quick"]))
+    assert given == {"figures": {"fig1": None}, "device": "cpu", "scale": "quick"}
+    whole, without = load(ROOT / "config"), load(ROOT / "config", given)
+    assert whole.figures.keys() - without.figures.keys() == {"fig1"}
+
+
+def test_a_word_that_only_begins_like_null_stays() -> None:
+    given = {"a": ["nullable", {"b": "null"}], "c": "", "d": 0}
+    assert with_nulls(given) == {"a": ["nullable", {"b": None}], "c": "", "d": 0}

@@ -380,6 +380,19 @@ def test_all_results_are_accepted_or_none(
         assert len(lines) == len(says)
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"a"])
+def test_a_damaged_fingerprint_file_is_written_anew(source: Path, tmp_path: Path, damage: bytes) -> None:
+    """It is an input of rules, which compare its content: damaged, it would make all results stale."""
+    folder = tmp_path / "fingerprints"
+    path = fingerprints.update(folder, "mirrorsym.top")
+    whole, note = path.read_bytes(), folder / "mirrorsym.top.json"
+    path.write_bytes(damage)
+    note.write_bytes(damage)
+    assert fingerprints.update(folder, "mirrorsym.top") == path
+    assert path.read_bytes() == whole
+    assert note.read_bytes() != damage
+
+
 def test_what_a_notebook_imports_counts(source: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["import mirrorsym.top"]},

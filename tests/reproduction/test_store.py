@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -93,6 +94,54 @@ def test_points_of_other_steps_are_not_mixed() -> None:
     other = point(["plain"], [1], 1).assign_coords(step=[0, 1, 6])
     with pytest.raises(store.StoreError, match="'step'"):
         store.collect([point(["plain"], [1], 0), other], EXPERIMENT)
+
+
+def test_points_of_other_precision_are_not_mixed() -> None:
+    """The first point's type would be that of all: doubles would lose half of their digits without a word."""
+    single = point(["plain"], [0.5], 0)
+    single["height"] = single.height.astype(np.float32)
+    assert store.collect([single], EXPERIMENT).height.dtype == np.float32
+    for points in ([single, point(["plain"], [0.5], 1)], [point(["plain"], [0.5], 1), single]):
+        with pytest.raises(store.StoreError, match="'height' has different types in the points: float32, float64"):
+            store.collect(points, EXPERIMENT)
+
+
+@pytest.mark.parametrize(
+    ("change", "encoding", "says"),
+    [
+        ({}, {}, None),
+        ({"height": "km"}, {}, "'height' has units 'km', and the contract says 'm'"),
+        ({"rate": "ms"}, {}, "'rate' has units 'ms', and the contract says 's'"),
+        ({"step": None}, {}, "'step' has units None"),
+        ({}, {"height": {"dtype": "i2", "scale_factor": 0.1}}, "'height' is stored packed"),
+        ({}, {"height": {"_FillValue": 0.0}}, "'height' is stored packed or with a value for what is missing"),
+    ],
+)
+def test_what_numbers_mean_is_the_contracts(
+    tmp_path: Path, change: dict[str, str | None], encoding: dict[str, dict[str, object]], says: str | None
+) -> None:
+    described = store.describe(point(["plain"], [0.5], 3), EXPERIMENT, {})
+    for name, units in change.items():
+        described[name].attrs = {} if units is None else {"units": units}
+    described.to_netcdf(tmp_path / "point.nc", encoding=encoding)
+    with pytest.raises(store.StoreError, match=says) if says else contextlib.nullcontext():
+        store.check_meaning(store.read(tmp_path / "point.nc"), EXPERIMENT)
+
+
+def test_a_coordinate_that_the_contract_does_not_know_is_refused() -> None:
+    described = store.describe(point(["plain"], [0.5], 3), EXPERIMENT, {}).assign_coords(machine="another")
+    with pytest.raises(store.StoreError, match="knows no coordinate 'machine'"):
+        store.check_meaning(described, EXPERIMENT)
+
+
+def test_seconds_are_numbers_and_not_dates(tmp_path: Path) -> None:
+    described = store.describe(point(["plain"], [0.5], 3), EXPERIMENT, {})
+    described.height.attrs["units"] = "seconds"
+    described.rate.attrs["units"] = "days since 2000-01-01"
+    store.write(described, tmp_path / "point.nc")
+    found = store.read(tmp_path / "point.nc")
+    assert (found.height.dtype, found.rate.dtype) == (float, float)
+    assert found.rate.attrs["units"] == "days since 2000-01-01"
 
 
 def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:

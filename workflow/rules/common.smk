@@ -8,8 +8,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from reproduction.pipeline import fingerprints, process
 from reproduction.analysis.claims import claimed_experiments, load_all
-from reproduction.analysis.verdict_file import ClaimError
-from reproduction.errors import ConfigError
+from reproduction.errors import ConfigError, UserError
 from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
@@ -23,6 +22,7 @@ from reproduction.pipeline.snakemake.command_line import (
     python,
     runs_elsewhere,
     runs_here,
+    with_nulls,
 )
 from reproduction.pipeline.snakemake.messages import shorten_messages
 from reproduction.pipeline.snakemake.patches import keep_signature
@@ -31,7 +31,7 @@ LAYOUT = Layout()
 PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
-PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
+PATHS = f"PYTHONUTF8=1 PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
 MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
 FORMATS = (*FIGURE_FORMATS, "csv")
 
@@ -60,7 +60,7 @@ def notebook_of(figure):
 
 
 try:
-    CONFIG = load(Path(workflow.basedir) / "config", workflow.config_settings.overwrite_config)
+    CONFIG = load(Path(workflow.basedir) / "config", with_nulls(workflow.config_settings.overwrite_config))
     PLANS = {name: Plan.of(CONFIG, name) for name in CONFIG.experiments}
     POINTS = {name: {str(LAYOUT.point(point.name)): point for point in plan.points()} for name, plan in PLANS.items()}
     if any(plan.data for plan in PLANS.values()):
@@ -76,7 +76,7 @@ try:
         check_packing(points, {f"train_{name}": default_group(name) for name in PLANS}, CONFIG.cluster.max_runtime)
         if CONFIG.device == "cuda" and runs_here() and not gpu_count():
             raise ConfigError("device cuda: this machine has no GPU; use --config device=auto, or a cluster's profile")
-except (ConfigError, ClaimError) as error:
+except UserError as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from reproduction.pipeline.caches import use_caches
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
@@ -18,6 +19,7 @@ def job() -> None:
     from reproduction.pipeline.process import end_with_parent
 
     end_with_parent()
+    use_caches(Layout())
 
 
 @job.command("point")
@@ -82,7 +84,7 @@ def job_paper(plan: Path) -> None:
     """Make the report of the scale of a plan file: its numbers, the PDF and the page."""
     from reproduction.report.render import make_paper
 
-    make_paper(Config.model_validate_json(plan.read_text()), Layout())
+    make_paper(Config.model_validate_json(plan.read_bytes()), Layout())
 
 
 @job.command("cifar10")
@@ -91,13 +93,14 @@ def job_paper(plan: Path) -> None:
 @click.option("--log", type=click.Path(path_type=Path), required=True)
 def job_cifar10(source: str, out: Path, log: Path) -> None:
     """Fetch, verify and unpack CIFAR-10; the progress bar is for the terminal, what went wrong for the log too."""
-    from reproduction.data.cifar10 import DataError, prepare
+    from reproduction.data.cifar10 import prepare
+    from reproduction.errors import UserError
     from reproduction.pipeline.config import Cifar10
 
     wanted = Cifar10.model_validate_json(source)
     try:
         prepare(wanted.url, wanted.checksum, wanted.label, wanted.archive, out, out.parent)
-    except DataError as error:
-        log.write_text(f"{error}\n")
+    except UserError as error:
+        log.write_text(f"{error}\n", encoding="utf-8")
         sys.exit(1)
-    log.write_text(f"{out}: {wanted.label}\n")
+    log.write_text(f"{out}: {wanted.label}\n", encoding="utf-8")

@@ -126,7 +126,7 @@ def extended(path: Path, block: str) -> str:
     Raises:
         ConfigError: if the file does not hold such mappings as blocks of lines.
     """
-    text = path.read_text().rstrip("\n") + "\n"
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
     wanted = merge(read_yaml(path, dict), yaml.safe_load(block))
     for part in re.split(r"^(?=\w)", block, flags=re.MULTILINE)[1:]:
         head, _, added = part.partition("\n")

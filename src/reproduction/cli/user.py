@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import io
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +15,7 @@ from reproduction.cli.jobs import job
 from reproduction.contract import Stopped, Value
 from reproduction.errors import ConfigError, UserError, check_names, nearest
 from reproduction.files import prepare_folder
+from reproduction.pipeline.caches import use_caches
 from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, canonical, data_of, points_of
@@ -35,6 +36,7 @@ def _of_scale(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def configured(scale: str, directory: Path, **arguments: Any) -> None:
         layout = Layout(directory)
+        use_caches(layout)
         command(load(layout.config, {"scale": scale}), layout, **arguments)
 
     return configured
@@ -47,12 +49,16 @@ def _say(lines: Iterable[object]) -> None:
 
 def main() -> None:
     """Run the command; a problem that the user can mend is one sentence and a non-zero exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where the locale has no ≥
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:
         print(f"mirrorsym: {error.format_message()}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if isinstance(stop.__cause__, EOFError):  # click takes the end of any file for the end of what is typed
+            raise stop.__cause__ from None
         print("mirrorsym: stopped as asked", file=sys.stderr)
         sys.exit(130)
     except Stopped as stopped:
@@ -67,10 +73,6 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Mirror symmetries and the constraints they induce: the paper's experiments, one by one or as a sweep."""
-    cache = Path(os.environ.get("MIRRORSYM_CACHE", Layout().cache)).resolve()
-    if cache.parent.is_dir():
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(cache / "numba"))
-        os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
 
 
 @cli.command("list")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reproduction.errors import UserError
-from reproduction.files import FileError, write_atomically
+from reproduction.files import FileError, check_readable, explain, write_atomically
 
 if TYPE_CHECKING:
     from reproduction.data.images import Images
@@ -43,6 +43,8 @@ MAX_MEMBER_BYTES = 64 * 2**20
 
 ATTEMPTS = 4
 """How often a download is tried while the connection, not the answer, is at fault."""
+
+CERTIFICATES = "name the file of trusted certificates in REQUESTS_CA_BUNDLE"
 
 _CHECKSUM = re.compile(r"md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}")
 _NUMBERS = ("u1", "i1", "i2", "i4", "i8", "u2", "u4", "u8")
@@ -136,15 +138,14 @@ def _download(url: str, checksum: str, cache: Path) -> Path:
                 downloader = pooch.HTTPDownloader(progressbar=True)
                 return Path(pooch.retrieve(url, checksum.lower(), ARCHIVE_NAME, str(cache), downloader=downloader))
             except requests.RequestException as error:
-                reason = _reason(error)
+                reason = _reason(error, url)
                 if attempt == ATTEMPTS or not _passing(error):
                     raise DataError(f"CIFAR-10 cannot be downloaded from {url}: {reason}; {advice}") from error
                 time.sleep(attempt)
             except OSError as error:
-                raise DataError(
-                    f"the download of CIFAR-10 cannot be written to {cache} ({error.strerror}); "
-                    "make room there, or give a local archive"
-                ) from error
+                if error.errno is None:  # requests' own: the file of certificates is not there
+                    raise DataError(f"CIFAR-10 cannot be downloaded: {_one_line(error)}; {CERTIFICATES}") from error
+                raise DataError(f"the download of CIFAR-10: {explain(error, cache / ARCHIVE_NAME)}") from error
             except ValueError as error:
                 raise DataError(
                     f"what {url} sent does not have the configured checksum {checksum}; "
@@ -160,15 +161,37 @@ def _passing(error: Exception) -> bool:
     if isinstance(error, requests.HTTPError):
         return error.response is not None and error.response.status_code >= 500
     broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-    return isinstance(error, broken)
+    return isinstance(error, broken) and not _refused(error)
 
 
-def _reason(error: Exception) -> str:
+def _refused(error: Exception) -> bool:
+    """Say whether a certificate, or a proxy's answer, is at fault, which waiting does not change."""
+    return "CERTIFICATE" in str(error) or "Tunnel connection failed: 4" in str(error)
+
+
+def _reason(error: Exception, url: str) -> str:
     """Say in a few words why a download failed: the messages of requests run over lines and repeat themselves."""
     import requests
 
+    used = None
+    with suppress(ValueError):  # of an address that cannot be taken apart
+        used = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    proxy = f"the proxy {_without_password(used)}" if used else "a proxy on the way"
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answers {error.response.status_code} {error.response.reason}"
+        who = proxy if error.response.status_code == requests.codes.proxy_authentication_required else "the server"
+        return f"{who} answers {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ProxyError):
+        answer = re.search(r"Tunnel connection failed: ([^'\")]+)", str(error))
+        return f"{proxy} answers {answer[1]}" if answer else f"{proxy} cannot be reached"
+    malformed = isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
+    if isinstance(error, requests.exceptions.InvalidProxyURL) or (used and malformed and url not in str(error)):
+        return f"{proxy} is not usable ({_without_password(_one_line(error))}); see HTTPS_PROXY in the environment"
+    if isinstance(error, requests.exceptions.SSLError):
+        if "CERTIFICATE" in str(error):
+            said = re.search(r"certificate verify failed: ([^()]+)", str(error))
+            why = f" ({said[1].strip()})" if said else ""
+            return f"the server's certificate is not trusted{why}; {CERTIFICATES}"
+        return "the encrypted connection (TLS) fails"
     if isinstance(error, requests.Timeout):
         return "the server does not answer in time"
     if isinstance(error, requests.ConnectionError):
@@ -176,6 +199,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the connection breaks off"
     return "it is not a usable http or https address"
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://…@", text)
 
 
 def read_archive(path: Path) -> tuple[Split, Split]:
@@ -427,13 +454,18 @@ def _netcdf(train: Split, test: Split, source: str, checksum: str) -> memoryview
 
 
 def archive_of(path: Path) -> str:
-    """Return the checksum of the archive that a file of :func:`prepare` was made from, or "" where it is none."""
+    """Return the checksum of the archive that a file of :func:`prepare` was made from, or "" where it is none.
+
+    Raises:
+        FileError: if the disk does not let it be read.
+    """
     import netCDF4
 
     try:
         with netCDF4.Dataset(str(path)) as dataset:
             return str(dataset.getncattr("archive_checksum")).lower()
     except (OSError, AttributeError, RuntimeError):
+        check_readable(path)
         return ""
 
 
@@ -449,6 +481,7 @@ def load(path: Path, checksum: str | None = None) -> Images:
 
     Raises:
         DataError: if there is no such file, it is not one that :func:`prepare` makes, or it comes from another archive.
+        FileError: if the disk does not let it be read.
     """
     import netCDF4
 
@@ -473,6 +506,7 @@ def load(path: Path, checksum: str | None = None) -> Images:
         command = "snakemake cifar10 --cores 1"
         raise DataError(f"{path} is missing; {command} with the configuration of the scale fetches it") from None
     except (OSError, IndexError, AttributeError, RuntimeError, ValueError) as error:
+        check_readable(path)
         raise DataError(
             f"{path} is not a readable file of CIFAR-10 ({_one_line(error)}); remove it and make it again"
         ) from error

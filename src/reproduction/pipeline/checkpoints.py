@@ -6,7 +6,6 @@ Times are differences of the monotonic clock: a wall clock that jumps moves neit
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import shutil
@@ -17,7 +16,7 @@ from types import FrameType
 from typing import IO, Any
 
 from reproduction.contract import Stopped
-from reproduction.files import FileError, explain, write_atomically
+from reproduction.files import FileError, explain, lock, write_atomically
 
 KEPT = 2
 RESULT = "result.nc"
@@ -150,14 +149,13 @@ class FileCheckpoint:
         while True:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lease = open(path, "a")  # noqa: SIM115 (held as long as the checkpoint)
-                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise _LeasedError(f"{self.folder} is leased: another process runs this point; wait for it") from None
+                lease = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held as long as the checkpoint)
             except FileNotFoundError:  # the holder removed the folder between the two calls
                 continue
             except OSError as error:
                 raise FileError(explain(error, path)) from None
+            if not lock(lease, path):
+                raise _LeasedError(f"{self.folder} is leased: another process runs this point; wait for it")
             if _is_still(path, lease):
                 return lease
             lease.close()  # the holder removed it after it was opened: a lock on it would keep nobody out

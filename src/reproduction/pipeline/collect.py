@@ -7,16 +7,18 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reproduction.pipeline import fingerprints, provenance, store
 from reproduction.pipeline.config import load_experiment, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.notes import with_precision
-from reproduction.pipeline.points import Plan
+from reproduction.pipeline.points import Plan, Point
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from reproduction.contract import Experiment
 
 
 def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
@@ -26,11 +28,11 @@ def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
         FileError: if a point is missing or the result cannot be written.
         StoreError: if a point does not hold what it should.
     """
-    plan = Plan.from_json(plan_file.read_text())
+    plan = Plan.from_json(plan_file.read_text(encoding="utf-8"))
     experiment = load_experiment(plan.module)
     points = plan.points()
     code = fingerprints.valid(layout.fingerprints, module_path(plan.module))
-    datasets = [_read(layout.point(point.name), code) for point in points]
+    datasets = [_read(layout.point(point.name), point, experiment, code) for point in points]
     precisions = {dataset.attrs["precision"] for dataset in datasets if "precision" in dataset.attrs}
     if len(precisions) > 1:
         print(
@@ -51,11 +53,17 @@ def collect_plan(plan_file: Path, layout: Layout, out: Path) -> None:
         shutil.rmtree(layout.checkpoints(point.name), ignore_errors=True)
 
 
-def _read(path: Path, code: set[str]) -> xr.Dataset:
+def _read(path: Path, point: Point, experiment: Experiment[Any], code: set[str]) -> xr.Dataset:
     try:
         dataset = store.read(path)
     except store.StoreError:
         raise store.StoreError(f"{path} is damaged; delete it and run the same command again") from None
+    try:
+        store.check(dataset, experiment)
+        store.check_meaning(dataset, experiment)
+        store.check_place(dataset, point.place)
+    except store.StoreError as error:
+        raise store.StoreError(f"{path} is not this point: {error}; delete it and run the same command again") from None
     if dataset.attrs.get("fingerprint") not in code:
         raise store.StoreError(f"{path} was made by other code than today's; delete it and run the same command again")
     return dataset

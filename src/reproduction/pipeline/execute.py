@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from reproduction.errors import UserError
-from reproduction.files import FileError, explain
+from reproduction.files import FileError, explain, move
 from reproduction.pipeline.process import PARENT_VARIABLE
 
+_KERNEL = "mirrorsym"
+_OWN_START = "--InteractiveShellApp.exec_PYTHONSTARTUP=False"
 _STARTUP = "from reproduction.pipeline.process import end_with_parent\n\nend_with_parent()\n"
 
 
@@ -43,8 +47,8 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
             wanted = "call plotting.save with its id, and tag its first cell 'parameters'"
             raise NotebookError(f"{notebook} did not make {missing[0]}; it should {wanted}")
         for name in expected:
-            os.replace(scratch / "figures" / name, figures / name)
-        shutil.copyfile(scratch / "executed.ipynb", executed)
+            move(scratch / "figures" / name, figures / name)
+        move(scratch / "executed.ipynb", executed)
     except OSError as error:
         raise FileError(explain(error, figures)) from None
     finally:
@@ -52,10 +56,7 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
 
 
 def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
-    startup = scratch / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "end_with_parent.py").write_text(_STARTUP)
-    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), PARENT_VARIABLE: str(os.getpid())}
+    os.environ |= _environment(scratch) | {PARENT_VARIABLE: str(os.getpid())}
     import papermill
 
     try:
@@ -63,7 +64,7 @@ def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
             notebook,
             scratch / "executed.ipynb",
             parameters={"results": str(results.resolve()), "figures": str(figures.resolve())},
-            kernel_name="python3",
+            kernel_name=_KERNEL,
             progress_bar=False,
             cwd=notebook.parent,
         )
@@ -71,3 +72,33 @@ def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
         cell = f"cell {error.exec_count}" if error.exec_count else "a cell"
         said = " ".join(str(error.evalue).split())
         raise NotebookError(f"{notebook}: {cell} failed: {error.ename}: {said}") from None
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """Return variables by which Jupyter, IPython and matplotlib read what is written here, and nothing of the user's.
+
+    The kernel is this interpreter, whatever other kernels the machine knows; settings of the user, or of the site,
+    would draw other figures.
+    """
+    startup = scratch / "ipython" / "profile_default" / "startup"
+    kernel = scratch / "jupyter" / "kernels" / _KERNEL
+    for folder in (startup, kernel, scratch / "jupyter" / "config", scratch / "jupyter" / "runtime"):
+        folder.mkdir(parents=True)
+    (startup / "end_with_parent.py").write_text(_STARTUP, encoding="utf-8")
+    (scratch / "matplotlibrc").touch()
+    said = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", _OWN_START],
+        "display_name": "Python 3 (this project's)",
+        "language": "python",
+        "metadata": {"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
+    }
+    (kernel / "kernel.json").write_text(json.dumps(said), encoding="utf-8")
+    return {
+        "IPYTHONDIR": str(scratch / "ipython"),
+        "JUPYTER_PATH": str(scratch / "jupyter"),
+        "JUPYTER_DATA_DIR": str(scratch / "jupyter"),
+        "JUPYTER_CONFIG_DIR": str(scratch / "jupyter" / "config"),
+        "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter" / "runtime"),
+        "MATPLOTLIBRC": str(scratch / "matplotlibrc"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }

@@ -74,10 +74,18 @@ def update(folder: Path, module: str) -> Path:
     """
     if _noted(folder, module) is None:
         _take_note(folder, module)
-    path = current_file(folder, module)
-    if not path.is_file():
-        write_atomically(path, accepted(folder, module))
+    path, content = current_file(folder, module), accepted(folder, module)
+    if not holds(path, content):
+        write_atomically(path, content)
     return path
+
+
+def holds(path: Path, content: str) -> bool:
+    """True where a file is there with this content; a small file that is damaged is written anew."""
+    try:
+        return path.read_bytes() == content.encode()
+    except OSError:
+        return False
 
 
 def accepted(folder: Path, module: str) -> str:
@@ -108,7 +116,7 @@ def imports_of_notebook(notebook: Path, experiments: Iterable[str] = ()) -> list
     followed = {*PACKAGES, *map(_package, experiments)}
     found: set[str] = set()
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        for cell in json.loads(notebook.read_text())["cells"]:
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
             if cell.get("cell_type") == "code":
                 lines = "".join(cell["source"]).splitlines()
                 plain = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
@@ -120,7 +128,7 @@ def imports_of_notebook(notebook: Path, experiments: Iterable[str] = ()) -> list
 def _accepted(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / ACCEPTED
     try:
-        found: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.is_file() else {}
+        found: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError:
         raise FileError(f"{path} is damaged; delete it") from None
     return found
@@ -128,7 +136,7 @@ def _accepted(folder: Path) -> dict[str, dict[str, str]]:
 
 def _noted(folder: Path, module: str) -> str | None:
     with contextlib.suppress(OSError, ImportError, ValueError, TypeError, KeyError, AttributeError):
-        note = json.loads((folder / f"{module}.json").read_text())
+        note = json.loads((folder / f"{module}.json").read_text(encoding="utf-8"))
         if all(_state(_place(source)) == state for source, state in note["sources"].items()):
             return str(note["fingerprint"])
     return None

@@ -126,7 +126,7 @@ def write_measured(config: Config, layout: Layout) -> Measured:
 def clock_seconds(benchmark: Path) -> float | None:
     """Return the seconds by the clock that a job took, None where the file is missing or holds none."""
     try:
-        with open(benchmark) as file:
+        with open(benchmark, encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"), None)
     except OSError:
         return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import IO
 
-from reproduction.files import FileError, explain
+from reproduction.files import FileError, explain, lock
 
 PARENT_VARIABLE = "MIRRORSYM_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -38,16 +37,14 @@ def hold_folder(path: Path) -> str | None:
         None where the lock was taken, else the id of the process that holds it.
 
     Raises:
-        FileError: if the lock file cannot be written.
+        FileError: if the lock file cannot be written, or the file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115 (held until the process ends)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (held until the process ends)
     except OSError as error:
         raise FileError(explain(error, path)) from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(file, path):
         file.seek(0)
         return file.read().strip() or "unknown"
     file.truncate(0)

@@ -136,7 +136,7 @@ class _Folders:
 def _locked_files() -> set[tuple[int, int, int]] | None:
     """Device and inode of every file that a process of this machine has locked; None where Linux does not say."""
     try:
-        lines = Path("/proc/locks").read_text().splitlines()
+        lines = Path("/proc/locks").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     found = set()
@@ -151,7 +151,7 @@ def _locked_files() -> set[tuple[int, int, int]] | None:
 def _is_alive(lock: Path) -> bool:
     """True where the process whose id stands in the run's lock file lives."""
     try:
-        os.kill(int(lock.read_text()), 0)
+        os.kill(int(lock.read_text(encoding="utf-8")), 0)
     except (OSError, ValueError):
         return False
     return True

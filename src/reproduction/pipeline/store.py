@@ -11,7 +11,7 @@ import numpy as np
 
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP, Experiment
 from reproduction.errors import UserError
-from reproduction.files import FileError, write_atomically
+from reproduction.files import FileError, check_readable, write_atomically
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +55,7 @@ def read(path: Path) -> xr.Dataset:
     """Return a result file, read into memory and closed.
 
     Raises:
-        FileError: if it is missing.
+        FileError: if it is missing, or the disk does not let it be read.
         StoreError: if it is no netCDF file (a truncated one, say).
     """
     import xarray as xr
@@ -63,9 +63,11 @@ def read(path: Path) -> xr.Dataset:
     if not path.is_file():
         raise FileError(f"{path} is missing; make it with snakemake")
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
+        # Units such as seconds are words here; decoded, they would make floats dates.
+        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as dataset:
             return dataset.load()
     except (OSError, ValueError, RuntimeError) as error:
+        check_readable(path)
         raise StoreError(f"{path} is not a readable netCDF file ({error}); make it again") from None
 
 
@@ -104,13 +106,34 @@ def check(dataset: xr.Dataset, experiment: Experiment[Any]) -> None:
             f"and the contract says {wanted.get(name, 'that there is no such variable')}"
         )
     for key, variable in dataset.data_vars.items():
-        if variable.dtype.kind != ("i" if key == "status" else "f"):
+        if (variable.dtype != np.int8) if key == "status" else (variable.dtype.kind != "f"):
             raise StoreError(f"{experiment.name}: variable {str(key)!r} has type {variable.dtype}")
     if not np.isin(dataset["status"], (FINISHED, DIVERGED, NOT_IN_SWEEP)).all():
         raise StoreError(f"{experiment.name}: 'status' has values that are no flags")
     missing = [dim for dim in dataset.dims if dim not in dataset.coords]
     if missing:
         raise StoreError(f"{experiment.name}: dimension {missing[0]!r} has no coordinate")
+
+
+def check_meaning(dataset: xr.Dataset, experiment: Experiment[Any]) -> None:
+    """Check that the numbers of a file mean what the contract says: their units, and that none is packed or masked.
+
+    Raises:
+        StoreError: with one sentence that names the first difference.
+    """
+    units = {axis.name: axis.units for axis in experiment.axes} | dict.fromkeys(("seed", "status"), "1")
+    units |= dict.fromkeys(experiment.coords, "1")
+    units |= {name: variable.units for name, variable in experiment.variables.items()}
+    for key, variable in dataset.variables.items():
+        name = str(key)
+        if name not in units:
+            raise StoreError(f"{experiment.name}: the contract knows no coordinate {name!r}")
+        if (found := variable.attrs.get("units")) != units[name]:
+            raise StoreError(f"{experiment.name}: {name!r} has units {found!r}, and the contract says {units[name]!r}")
+        fill = variable.encoding.get("_FillValue", np.nan)
+        packed = {"scale_factor", "add_offset", "missing_value"} & set(variable.encoding)
+        if packed or not (isinstance(fill, float | np.floating) and np.isnan(fill)):
+            raise StoreError(f"{experiment.name}: {name!r} is stored packed or with a value for what is missing")
 
 
 def check_place(dataset: xr.Dataset, place: Mapping[str, Sequence[Any]]) -> None:
@@ -132,7 +155,7 @@ def collect(datasets: Sequence[xr.Dataset], experiment: Experiment[Any]) -> xr.D
         experiment: whose contract they follow.
 
     Raises:
-        StoreError: if a point breaks the contract or the points' other coordinates differ.
+        StoreError: if a point breaks the contract, or the points' other coordinates or their types differ.
     """
     import xarray as xr
 
@@ -145,6 +168,10 @@ def collect(datasets: Sequence[xr.Dataset], experiment: Experiment[Any]) -> xr.D
         if any(not np.array_equal(first[name].values, dataset[name].values) for dataset in datasets):
             raise StoreError(f"{experiment.name}: the points do not share the coordinate {name!r}")
         coords[name] = first[name].values
+    for key in first.variables:
+        kinds = sorted({str(dataset[key].dtype) for dataset in datasets if dataset[key].dtype.kind in "fi"})
+        if len(kinds) > 1:
+            raise StoreError(f"{experiment.name}: {str(key)!r} has different types in the points: {', '.join(kinds)}")
     index = {name: {value: i for i, value in enumerate(coords[name])} for name in sweep}
     places = [[[index[name][value] for value in d[name].values] for name in sweep] for d in datasets]
     variables = {}

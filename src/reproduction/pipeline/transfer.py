@@ -103,6 +103,7 @@ def _checked(file: Path, dataset: xr.Dataset, wanted: dict[str, dict[Path, str]]
             f"{file}: no scale's sweep has the job {name.stem}; a job holds all values of an axis that is not split"
         )
     store.check(dataset, load_experiment(point.module))
+    store.check_meaning(dataset, load_experiment(point.module))
     try:
         store.check_place(dataset, point.place)
     except store.StoreError as error:

@@ -279,7 +279,7 @@ def _figure(
 
 def _size(svg: Path) -> tuple[float, float]:
     """Width and height in points, as matplotlib writes them."""
-    head = svg.read_text()[:4000]
+    head = svg.read_text(encoding="utf-8")[:4000]
     width, height = (re.search(rf'<svg [^>]*\b{side}="([\d.]+)pt"', head) for side in ("width", "height"))
     if width is None or height is None:
         raise ReportError(f"{svg} does not say how large it is; make it again with snakemake")

@@ -29,7 +29,7 @@ def write_gallery(config: Config, layout: Layout) -> list[Path]:
         under = "<br>\n".join(lines or ["Computed from the definition; no experiment."])
         entries.append(f"### {name}: {figure.title}\n\n![{name}](docs/gallery/{name}.png)\n\n{under}\n")
     readme = layout.root / "README.md"
-    before, _, rest = readme.read_text().partition(START)
+    before, _, rest = readme.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
     write_atomically(readme, "\n".join([before + START, "", *entries, END + after]))
     return sorted(gallery.glob("*.png"))

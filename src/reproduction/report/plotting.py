@@ -52,6 +52,7 @@ _STYLE: Any = {
     "svg.hashsalt": "mirrorsym",
     "pdf.fonttype": 42,
 }
+plt.rcdefaults()  # not the user's matplotlibrc
 plt.rcParams.update(_STYLE)
 
 

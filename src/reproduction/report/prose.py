@@ -93,7 +93,7 @@ def bibliography(path: Path) -> dict[str, dict[str, str]]:
         ProseError: if the file is missing.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ProseError(f"{path} is missing; run in the project's folder") from None
     return {

@@ -25,6 +25,15 @@ def check_targets(known: Sequence[str]) -> None:
             raise ConfigError(f"there is no figure or rule {target!r}{nearest(target, known)}")
 
 
+def with_nulls(given: Any) -> Any:
+    """Return what ``--config`` gave with its nulls: Snakemake reads every value inside a mapping or list as text."""
+    if isinstance(given, dict):
+        return {key: with_nulls(value) for key, value in given.items()}
+    if isinstance(given, list):
+        return [with_nulls(value) for value in given]
+    return None if given in ("null", "Null", "NULL", "~") else given
+
+
 def runs_elsewhere() -> bool:
     """Return whether the jobs may run on other machines: where a profile or an executor is given."""
     given = _arguments()

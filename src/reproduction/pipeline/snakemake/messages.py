@@ -23,7 +23,7 @@ def last_line(path: Path) -> str:
 
 def _last_line(path: Path) -> str:
     try:
-        lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line), "")
