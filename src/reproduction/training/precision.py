@@ -28,7 +28,7 @@ def native_on_cpu() -> bool:
 
     A torch that does not tell counts as a CPU without.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
