@@ -10,7 +10,12 @@ import xarray as xr
 
 from reproduction.analysis import neurons, products
 from reproduction.report.render import render_template
-from reproduction.report.results_page import neurons_in_numbers, products_in_numbers
+from reproduction.report.results_page import (
+    neurons_in_numbers,
+    precisions_in_numbers,
+    products_in_numbers,
+    side_by_side,
+)
 
 TEMPLATE = Path(__file__).parents[2] / "paper" / "results.md.j2"
 NEURONS, SEEDS = 4, 2
@@ -55,18 +60,28 @@ def dcs() -> xr.Dataset:
             "status": (("parameterization", "seed"), np.zeros((2, 1), np.int8)),
         },
         {"parameterization": ["vanilla", "dcs"], "batch_size": [1, 128]},
+        {"settings": '{"learning_rate": 0.1}'},
     )
 
 
 def page(**changes: Any) -> str:
     content: dict[str, Any] = {
-        "scale": "tiny",
         "measures": {"homogeneous": "0.95", "identical": "0.1", "zero": "10⁻⁶"},
         "experiments": [],
-        "neurons": neurons_in_numbers(homogeneity()),
-        "products": products_in_numbers(dcs()),
-        "figures": ["fig7"],
-        "claims": [{"verdict": "supported", "statement": "A <b> holds.", "place": "Figure 7", "reason": "1 > 0"}],
+        "neurons": neurons_in_numbers(homogeneity(), "tiny"),
+        "products": products_in_numbers(dcs(), "tiny"),
+        "precisions": {},
+        "figures": [("tiny", "fig7")],
+        "claims": [
+            {
+                "statement": "A <b> holds.",
+                "place": "Figure 7",
+                "said": [
+                    {"scale": "laptop", "verdict": "undecided", "reason": "too few"},
+                    {"scale": "tiny", "verdict": "supported", "reason": "1 > 0"},
+                ],
+            }
+        ],
         "spent": [],
         "plan": ["one", "two"],
     }
@@ -81,7 +96,10 @@ def row_of(text: str, name: str) -> list[str]:
 def test_the_table_of_neurons_counts_them_as_they_are() -> None:
     text = page()
     assert row_of(text, "test accuracy, %") == ["", "75 (70–80)", "60"]
-    assert "|  | at the start | decay 0 | decay 0.001 |\n| --- | --- | --- | --- |\n| test accuracy" in text
+    assert (
+        "|  | tiny: at the start | tiny: decay 0 | tiny: decay 0.001 |\n| --- | --- | --- | --- |\n| test accuracy"
+        in text
+    )
     pairs = "pairs correlated above 0.95 before the activation, %"
     assert row_of(text, pairs) == ["0", "0", "33.3"]  # one of the three pairs of neurons that are not constant
     assert row_of(text, "the same after it, %") == ["0", "0", "0"]
@@ -93,17 +111,17 @@ def test_the_table_of_neurons_counts_them_as_they_are() -> None:
 def test_a_run_that_did_not_finish_is_left_out() -> None:
     data = homogeneity()
     data["status"][0, 1] = 1
-    assert row_of(page(neurons=neurons_in_numbers(data)), "test accuracy, %")[1:] == ["70", "60"]
+    assert row_of(page(neurons=neurons_in_numbers(data, "tiny")), "test accuracy, %")[1:] == ["70", "60"]
     counts = neurons.counts(data)
     assert bool(counts.sel(weight_decay=0, seed=1)["constant_neurons"].isnull().all())
     assert bool(counts.sel(weight_decay=0, seed=0)["constant_neurons"].notnull().all())
     data["status"][0, 0] = 1
-    assert row_of(page(neurons=neurons_in_numbers(data)), "test accuracy, %")[1:] == ["none", "60"]
+    assert row_of(page(neurons=neurons_in_numbers(data, "tiny")), "test accuracy, %")[1:] == ["none", "60"]
 
 
 def test_products_are_read_at_the_end_and_time_without_the_start() -> None:
     text = page()
-    assert "|  | plain | w⊙u |\n| --- | --- | --- |\n| test accuracy, % | 30 | 70 |\n" in text
+    assert "|  | tiny: plain, λ 0.1 | tiny: w⊙u, λ 0.1 |\n| --- | --- | --- |\n| test accuracy, % | 30 | 70 |\n" in text
     assert row_of(text, "the same with parameters below 10⁻⁶ set to zero, %") == ["20", "50"]
     assert row_of(text, "parameters below 10⁻⁶, %") == ["30", "70"]
     assert row_of(text, "seconds of the median epoch's steps, by the clock") == ["3", "6"]
@@ -115,9 +133,31 @@ def test_products_are_read_at_the_end_and_time_without_the_start() -> None:
 
 def test_the_rest_of_the_page_is_as_it_is_given() -> None:
     text = page()
-    assert "- **supported**: A <b> holds. (Figure 7) 1 > 0\n" in text
-    assert "![fig7 at scale tiny](results/fig7.png)\n" in text
+    said = "  - laptop: **undecided**. too few\n  - tiny: **supported**. 1 > 0\n"
+    assert f"- A <b> holds. (Figure 7)\n{said}" in text
+    assert "![fig7 at scale tiny](results/tiny/fig7.png)\n" in text
     assert "```\none\ntwo\n```" in text
     assert "Timed here" not in text
-    spent = [{"name": "dcs_resnet", "known": 3, "all": 6, "time": "34 min"}]
-    assert "Timed here: `dcs_resnet`: 3 of 6 trainings, 34 min of one core.\n" in page(spent=spent)
+    spent = [{"scale": "tiny", "name": "dcs_resnet", "known": 3, "all": 6, "time": "34 min"}]
+    assert "Timed here: `dcs_resnet` at tiny: 3 of 6 trainings, 34 min of one core.\n" in page(spent=spent)
+
+
+def test_scales_stand_side_by_side_in_the_same_rows() -> None:
+    one, other = (neurons_in_numbers(homogeneity(), scale) for scale in ("laptop", "overnight"))
+    text = page(neurons=side_by_side([one, other]))
+    assert "| laptop: decay 0.001 | overnight: at the start |" in text
+    assert row_of(text, "groups of neurons before the activation") == ["4", "4", "2", "4", "4", "2"]
+    assert row_of(text, "test accuracy, %") == ["", "75 (70–80)", "60", "", "75 (70–80)", "60"]
+    assert "Figure 7: every parameter" not in page(products={})
+
+
+def test_precisions_are_compared_on_the_same_trainings() -> None:
+    plain = homogeneity()
+    control = plain.isel(weight_decay=[1]).assign_attrs(precision="bfloat16")
+    control["test_accuracy"] = control["test_accuracy"] - 0.1
+    data = {("laptop", "homogeneity"): plain, ("laptop", "homogeneity_auto"): control}
+    text = page(precisions=precisions_in_numbers(data))
+    assert "|  | laptop: float32 | laptop: bfloat16 |" in text
+    assert row_of(text[text.index("another precision") :], "test accuracy, %") == ["60", "50"]
+    assert row_of(text, "groups of neurons") == ["2", "2"]
+    assert precisions_in_numbers({("laptop", "homogeneity"): plain}) == {}

@@ -227,12 +227,13 @@ def trace_figure(config: Config, layout: Layout, figure: str) -> None:
 
 
 @cli.command("results")
-@_of_scale
-def results(config: Config, layout: Layout) -> None:
-    """Write docs/results.md: the trainings of a scale beside what the paper reports."""
+@_folder
+def results(directory: Path) -> None:
+    """Write docs/results.md: the trainings on CIFAR-10, scale by scale, beside what the paper reports."""
     from reproduction.report.results_page import write_page
 
-    click.echo(f"written to {write_page(config, layout)}")
+    use_caches(Layout(directory))
+    click.echo(f"written to {write_page(Layout(directory))}")
 
 
 @cli.command("plan")
