@@ -19,6 +19,7 @@ from reproduction.pipeline.caches import use_caches
 from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, canonical, data_of, points_of
+from reproduction.pipeline.sources import as_written
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 
@@ -65,7 +66,7 @@ def main() -> None:
         print(f"mirrorsym: {stopped}", file=sys.stderr)
         sys.exit(TRY_AGAIN)
     except UserError as error:
-        print(f"mirrorsym: {error}", file=sys.stderr)
+        print(f"mirrorsym: {as_written(str(error), Layout().sources)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(code or 0)
 
