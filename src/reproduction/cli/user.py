@@ -198,6 +198,27 @@ def import_points(files: tuple[Path, ...], directory: Path) -> None:
     _say(import_files(files, Layout(directory)))
 
 
+@cli.command("pack")
+@click.argument("out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@_of_scale
+def pack_results(config: Config, layout: Layout, out: Path) -> None:
+    """Write FILE, a zip archive of a scale's results, figures and report, for mirrorsym fetch in another clone."""
+    from reproduction.pipeline.pack import pack
+
+    _say(pack(config, layout, out))
+
+
+@cli.command("fetch")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--checksum", metavar="sha256:…", help="Of the archive, checked before it is opened.")
+@_folder
+def fetch_results(source: str, checksum: str | None, directory: Path) -> None:
+    """Unpack an archive of mirrorsym pack into this clone, verified before anything of it is put into place."""
+    from reproduction.pipeline.pack import fetch
+
+    _say(fetch(source, Layout(directory), checksum))
+
+
 @cli.command("accept")
 @click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All experiments of the scale.")

@@ -56,6 +56,11 @@ def restore_records(root: Path, kept: Path) -> None:
                 (_folder(root) / name).unlink()
 
 
+def merge_records(kept: Path, further: Path) -> str:
+    """Return the content of a file of records with those of another; those that it has stay."""
+    return json.dumps(_kept(further) | _kept(kept), indent=0, sort_keys=True)
+
+
 def _folder(root: Path) -> Path:
     return root / ".snakemake" / "metadata"
 
