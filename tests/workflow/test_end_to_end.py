@@ -47,7 +47,8 @@ def test_every_result_keeps_the_contract(paper: Project, name: str) -> None:
         assert {"units", "long_name"} <= set(variable.attrs), variable.name
     for variable in experiment.variables:
         away = result[variable].where(result.status != FINISHED)
-        assert np.isnan(away).all(), f"{variable} has numbers where no run finished"
+        start = variable.startswith("initial_")  # of a run that diverged as well
+        assert start or np.isnan(away).all(), f"{variable} has numbers where no run finished"
         assert np.isfinite(result[variable].where(result.status == FINISHED)).any(), variable
 
 
