@@ -168,7 +168,8 @@ class Experiment(Generic[S]):
         settings: the Settings subclass.
         axes: the sweep's dimensions in the order of the result file; ``seed`` follows them.
         variables: the contract: what ``run`` returns beside ``status``, which every Dataset has, an int8 over all
-            axes and ``seed``. All others are floating point, NaN where a run diverged.
+            axes and ``seed``. All others are floating point, NaN where a run diverged; ``initial_…`` are those of the
+            start, which every run had.
         coords: long names of the trailing coordinates that ``run`` returns.
         run: (settings, grid, seed, context) to a Dataset with every axis, ``seed`` (length 1) and the trailing
             dimensions of each variable, in the contract's order, with their coordinates. Attributes are added later.

@@ -83,7 +83,7 @@ def sparsity(experiment: str) -> xr.Dataset:
         weights = 1 / 200 + np.sqrt(value / 200)
         data["weight"].loc[{"parameterization": name}] = over_seeds(weights.broadcast_like(data.weight[0]), 1e-6)
     diverged = {"parameterization": "vanilla", "learning_rate": float(data.learning_rate[-1])}
-    for name in ("weight", "sparsity", "initial_sparsity"):
+    for name in ("weight", "sparsity"):
         data[name].loc[diverged] = np.nan
     data["status"].loc[diverged] = DIVERGED
     return data

@@ -60,22 +60,23 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-def run(tmp_path: Path) -> None:
-    drawn = notebook(tmp_path / "fig.ipynb", CELL)
-    execute.execute(drawn, tmp_path, tmp_path / "figures", tmp_path / "executed" / "fig.ipynb", ["fig.csv"])
+def run(folder: Path) -> None:
+    drawn = notebook(folder / "fig.ipynb", CELL)
+    execute.execute(drawn, folder, folder / "figures", folder / "executed" / "fig.ipynb", ["fig.csv"])
 
 
 def test_nothing_of_the_machine_reaches_a_figure(tmp_path: Path, hostile: None) -> None:
+    (project := tmp_path / "thèse de Zoé (v2)" / "{x}").mkdir(parents=True)
     before = dict(os.environ)
     try:
-        run(tmp_path)
+        run(project)
     finally:
         os.environ.clear()
         os.environ.update(before)
-    said = (tmp_path / "figures" / "fig.csv").read_text().splitlines()
+    said = (project / "figures" / "fig.csv").read_text(encoding="utf-8").splitlines()
     assert said == [sys.executable, "False", "module://matplotlib_inline.backend_inline", "sans-serif", "False"]
-    assert (tmp_path / "executed" / "fig.ipynb").is_file()
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["fig.csv"]
+    assert (project / "executed" / "fig.ipynb").is_file()
+    assert sorted(path.name for path in (project / "figures").iterdir()) == ["fig.csv"]
 
 
 def test_a_program_that_is_not_there_is_named_by_its_own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

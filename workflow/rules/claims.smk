@@ -4,8 +4,8 @@ if CLAIMS:
 
     rule claims:
         input:
-            claims=PAPER_CLAIMS,
-            own=OWN_CLAIMS,
+            claims=source_files(*PAPER_CLAIMS),
+            own=source_files(*OWN_CLAIMS),
             results=[result_file(name) for name in CLAIMED_EXPERIMENTS],
             code=fingerprint_of("reproduction.analysis.verdicts"),
         output:
@@ -16,16 +16,16 @@ if CLAIMS:
             LAYOUT.benchmark(CONFIG.scale, "claims")
         localrule: True
         conda:
-            "../../envs/pipeline.yaml"
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=MIRRORSYM,
+            mirrorsym=AS_IT_IS,
             scale=CONFIG.scale,
             results=LAYOUT.scale(CONFIG.scale),
             experiments=" ".join(f"--experiment {name}" for name in CLAIMED_EXPERIMENTS),
-            own=" ".join(f"--own {shlex.quote(str(path))}" for path in OWN_CLAIMS),
+            own=keep_signature(lambda wildcards, input: " ".join(f"--own {shlex.quote(path)}" for path in input.own)),
         message:
             f"claims: judge {len(CLAIMS)} claims"
         shell:

@@ -17,12 +17,12 @@ for name, plan in PLANS.items():
             LAYOUT.benchmark(CONFIG.scale, f"collect_{name}")
         localrule: True
         conda:
-            "../../envs/pipeline.yaml"
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=MIRRORSYM,
+            mirrorsym=AS_IT_IS,
         message:
             f"{name}: collect {len(POINTS[name])} points"
         shell:

@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from reproduction.pipeline import fingerprints, process
+from reproduction.pipeline import fingerprints, process, sources
 from reproduction.analysis.claims import claimed_experiments, load_all
 from reproduction.errors import ConfigError, UserError
 from reproduction.pipeline.config import load, load_experiment, module_path
@@ -26,6 +26,7 @@ from reproduction.pipeline.snakemake.command_line import (
 )
 from reproduction.pipeline.snakemake.messages import shorten_messages
 from reproduction.pipeline.snakemake.patches import keep_signature
+from reproduction.pipeline.snakemake.records import keep_records, restore_records
 
 LAYOUT = Layout()
 PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved the inputs have the names they had
@@ -33,6 +34,8 @@ PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 PATHS = f"PYTHONUTF8=1 PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
 MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+AS_IT_IS = keep_signature(lambda wildcards: MIRRORSYM)  # Snakemake would take braces in a text's path for wildcards
+ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "pipeline.yaml").replace("{", "{{").replace("}", "}}")
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 
@@ -99,10 +102,10 @@ def longest_share(name):
     return CONFIG.cluster.max_runtime // packed
 
 
-def kept_up_to_date(update, *arguments):
+def kept_up_to_date(update, *arguments, **named):
     """Return what ``update`` returns, or end with its one sentence."""
     try:
-        return update(*arguments)
+        return update(*arguments, **named)
     except FileError as error:
         sys.exit(f"mirrorsym: {error}")
 
@@ -124,10 +127,15 @@ def code_of_notebook(notebook, figure):
     return [fingerprint_of(module) for module in sorted(modules)]
 
 
+def source_files(*paths, **read):
+    """Copies of files that a person writes, whose names change with their content."""
+    return kept_up_to_date(sources.keep, LAYOUT.sources, PROJECT, *paths, **read)
+
+
 def small_file(folder, name, content):
     """A file whose content is an input, and part of its name: a run beside another changes nothing under it."""
     path = folder / f"{name}.{digest(content, 12)}.json"
-    if not path.is_file():
+    if not fingerprints.holds(path, content):
         kept_up_to_date(write_atomically, path, content)
     return path
 
@@ -136,6 +144,18 @@ def plan_of_the_report():
     """The configuration as far as the report depends on it, as JSON."""
     elsewhere = {"device": True, "checkpoint_minutes": True, "cifar10": {"archive"}}
     return CONFIG.model_dump_json(exclude=elsewhere | {"experiments": {"__all__": {"resources"}}})
+
+
+if workflow.is_main_process:
+    kept_up_to_date(restore_records, LAYOUT.root, LAYOUT.records)
+
+
+onsuccess:
+    kept_up_to_date(keep_records, LAYOUT.root, LAYOUT.records)
+
+
+onerror:
+    kept_up_to_date(keep_records, LAYOUT.root, LAYOUT.records)
 
 
 onstart:

@@ -10,13 +10,13 @@ rule cifar10:
         LAYOUT.benchmark("", "cifar10")
     localrule: True
     conda:
-        "../../envs/pipeline.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=2000,
         runtime=60,
     params:
-        mirrorsym=MIRRORSYM,
-        source=CONFIG.cifar10.model_dump_json(),
+        mirrorsym=AS_IT_IS,
+        source=keep_signature(lambda wildcards: CONFIG.cifar10.model_dump_json()),
     message:
         "CIFAR-10: fetch, verify, unpack"
     shell:

@@ -1,5 +1,10 @@
 """One notebook per figure: executed, its figures moved into place when all of them are there."""
 
+
+def folder_of(notebook):
+    return keep_signature(lambda wildcards: str(notebook.parent))
+
+
 for name, figure in CONFIG.figures.items():
 
     rule:
@@ -7,7 +12,7 @@ for name, figure in CONFIG.figures.items():
             name
         input:
             results=[result_file(experiment) for experiment in figure.experiments],
-            notebook=NOTEBOOKS[name],
+            notebook=source_files(NOTEBOOKS[name], read=sources.code_of),
             code=code_of_notebook(NOTEBOOKS[name], figure),
         output:
             report(LAYOUT.figure(CONFIG.scale, name, "png"), category="Figures"),
@@ -19,17 +24,18 @@ for name, figure in CONFIG.figures.items():
             LAYOUT.benchmark(CONFIG.scale, name)
         localrule: True
         conda:
-            "../../envs/pipeline.yaml"
+            ENVIRONMENT
         resources:
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=MIRRORSYM,
+            mirrorsym=AS_IT_IS,
             results=LAYOUT.scale(CONFIG.scale),
             figures=LAYOUT.figures(CONFIG.scale),
+            folder=folder_of(NOTEBOOKS[name]),
             expect=" ".join(f"--expect {name}.{suffix}" for suffix in FORMATS),
         message:
             f"{name}: execute its notebook"
         shell:
             "{params.mirrorsym} job notebook {input.notebook:q} --results {params.results} --figures {params.figures} "
-            "--executed {output.executed} {params.expect} > {log} 2>&1"
+            "--executed {output.executed} --folder {params.folder:q} {params.expect} > {log} 2>&1"

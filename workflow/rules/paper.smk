@@ -1,10 +1,11 @@
 """The report: a PDF and a page of HTML, from the figures, the result files and the verdicts on the claims."""
 
+REPORT_SOURCES = ("text.yaml", "references.bib", "main.typ", "index.html.j2")
+
 
 rule paper:
     input:
-        words=["paper/text.yaml", "paper/references.bib"],
-        layout=["paper/main.typ", "paper/index.html.j2"],
+        words=source_files(*(PROJECT / "paper" / name for name in REPORT_SOURCES)),
         figures=[figure_files(figure) for figure in CONFIG.figures],
         results=[result_file(experiment) for experiment in CONFIG.experiments],
         claims=CLAIMS_FILE,
@@ -20,13 +21,13 @@ rule paper:
         LAYOUT.benchmark(CONFIG.scale, "paper")
     localrule: True
     conda:
-        "../../envs/paper.yaml"
+        ENVIRONMENT.replace("pipeline.yaml", "paper.yaml")
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        mirrorsym=MIRRORSYM,
+        mirrorsym=AS_IT_IS,
     message:
         f"paper: write the report of the scale {CONFIG.scale}"
     shell:
-        "{params.mirrorsym} job paper {input.plan} > {log} 2>&1"
+        "{params.mirrorsym} job paper {input.plan} --words {input.words[0]:q} > {log} 2>&1"

@@ -36,7 +36,7 @@ def training_rule(name, plan, points):
         group:
             default_group(name) if runs_elsewhere() else None  # a profile that names the rule has its own
         conda:
-            "../../envs/pipeline.yaml"
+            ENVIRONMENT
         resources:
             **CONFIG.cluster.resources(entry.resources.gpu),
             mem_mb=keep_signature(lambda wildcards, attempt: attempt * entry.resources.mem_mb),
@@ -46,7 +46,7 @@ def training_rule(name, plan, points):
             gpu=entry.resources.gpu,
             lane=1,  # a cluster's profile says how many jobs of a group run at once
         params:
-            train=TRAIN,
+            train=keep_signature(lambda wildcards: TRAIN),
             point=keep_signature(lambda wildcards, output: points[output[0]].to_json()),
         shell:
             "{params.train} {params.point:q} --out {output} --minutes {resources.runtime} > {log} 2>&1"

@@ -52,12 +52,15 @@ def job_collect(plan: Path, out: Path) -> None:
 @click.option("--results", type=click.Path(path_type=Path), required=True)
 @click.option("--figures", type=click.Path(path_type=Path), required=True)
 @click.option("--executed", type=click.Path(path_type=Path), required=True)
+@click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where it runs.")
 @click.option("--expect", multiple=True)
-def job_notebook(notebook: Path, results: Path, figures: Path, executed: Path, expect: tuple[str, ...]) -> None:
+def job_notebook(
+    notebook: Path, results: Path, figures: Path, executed: Path, folder: Path, expect: tuple[str, ...]
+) -> None:
     """Execute a figure's notebook."""
     from reproduction.pipeline.execute import execute
 
-    execute(notebook, results, figures, executed, list(expect))
+    execute(notebook, results, figures, executed, list(expect), folder)
 
 
 @job.command("claims")
@@ -80,11 +83,12 @@ def job_claims(
 
 @job.command("paper")
 @click.argument("plan", type=click.Path(path_type=Path))
-def job_paper(plan: Path) -> None:
+@click.option("--words", type=click.Path(path_type=Path), required=True, help="In the folder of all that it lays out.")
+def job_paper(plan: Path, words: Path) -> None:
     """Make the report of the scale of a plan file: its numbers, the PDF and the page."""
     from reproduction.report.render import make_paper
 
-    make_paper(Config.model_validate_json(plan.read_bytes()), Layout())
+    make_paper(Config.model_validate_json(plan.read_bytes()), Layout(), words.parent)
 
 
 @job.command("cifar10")

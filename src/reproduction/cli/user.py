@@ -19,6 +19,7 @@ from reproduction.pipeline.caches import use_caches
 from reproduction.pipeline.config import Config, check_grid, check_settings, load, load_experiment
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, canonical, data_of, points_of
+from reproduction.pipeline.sources import as_written
 
 TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 
@@ -65,7 +66,7 @@ def main() -> None:
         print(f"mirrorsym: {stopped}", file=sys.stderr)
         sys.exit(TRY_AGAIN)
     except UserError as error:
-        print(f"mirrorsym: {error}", file=sys.stderr)
+        print(f"mirrorsym: {as_written(str(error), Layout().sources)}", file=sys.stderr)
         sys.exit(1)
     sys.exit(code or 0)
 
@@ -196,6 +197,27 @@ def import_points(files: tuple[Path, ...], accept: bool, directory: Path) -> Non
     from reproduction.pipeline.transfer import import_files
 
     _say(import_files(files, Layout(directory), accept))
+
+
+@cli.command("pack")
+@click.argument("out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@_of_scale
+def pack_results(config: Config, layout: Layout, out: Path) -> None:
+    """Write FILE, a zip archive of a scale's results, figures and report, for mirrorsym fetch in another clone."""
+    from reproduction.pipeline.pack import pack
+
+    _say(pack(config, layout, out))
+
+
+@cli.command("fetch")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--checksum", metavar="sha256:…", help="Of the archive, checked before it is opened.")
+@_folder
+def fetch_results(source: str, checksum: str | None, directory: Path) -> None:
+    """Unpack an archive of mirrorsym pack into this clone, verified before anything of it is put into place."""
+    from reproduction.pipeline.pack import fetch
+
+    _say(fetch(source, Layout(directory), checksum))
 
 
 @cli.command("accept")

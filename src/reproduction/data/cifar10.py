@@ -11,10 +11,8 @@ import io
 import pickle
 import re
 import tarfile
-import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reproduction.errors import UserError
-from reproduction.files import FileError, check_readable, explain, write_atomically
+from reproduction.data.download import DataError, download, leaving_nothing
+from reproduction.files import FileError, check_readable, write_atomically
 
 if TYPE_CHECKING:
     from reproduction.data.images import Images
@@ -44,14 +42,8 @@ MAX_MEMBER_BYTES = 64 * 2**20
 ATTEMPTS = 4
 """How often a download is tried while the connection, not the answer, is at fault."""
 
-CERTIFICATES = "name the file of trusted certificates in REQUESTS_CA_BUNDLE"
-
 _CHECKSUM = re.compile(r"md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}")
 _NUMBERS = ("u1", "i1", "i2", "i4", "i8", "u2", "u4", "u8")
-
-
-class DataError(UserError, ValueError):
-    """CIFAR-10 could not be prepared. The message says in one sentence what is wrong, where and what to do."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ def fetch(url: str, checksum: str, archive: Path | None, cache: Path) -> Path:
     if not _CHECKSUM.fullmatch(checksum):
         raise DataError(f"the CIFAR-10 checksum {checksum!r} is neither md5: with 32 nor sha256: with 64 hex digits")
     if archive is None:
-        return _download(url, checksum, cache)
+        return download("CIFAR-10", url, checksum, cache / ARCHIVE_NAME, ATTEMPTS)
     _verify(archive, checksum)
     return archive
 
@@ -123,86 +115,6 @@ def _verify(archive: Path, checksum: str) -> None:
             f"the CIFAR-10 archive {archive} has the checksum {algorithm}:{found}, not {algorithm}:{expected}; "
             "get it again, or configure the checksum that belongs to it"
         )
-
-
-def _download(url: str, checksum: str, cache: Path) -> Path:
-    """Download the archive, or find it in the cache, and verify it."""
-    import pooch
-    import requests
-
-    pooch.get_logger().setLevel("WARNING")
-    advice = "check the configured address, or give a local archive"
-    with _leaving_nothing(cache):
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                downloader = pooch.HTTPDownloader(progressbar=True)
-                return Path(pooch.retrieve(url, checksum.lower(), ARCHIVE_NAME, str(cache), downloader=downloader))
-            except requests.RequestException as error:
-                reason = _reason(error, url)
-                if attempt == ATTEMPTS or not _passing(error):
-                    raise DataError(f"CIFAR-10 cannot be downloaded from {url}: {reason}; {advice}") from error
-                time.sleep(attempt)
-            except OSError as error:
-                if error.errno is None:  # requests' own: the file of certificates is not there
-                    raise DataError(f"CIFAR-10 cannot be downloaded: {_one_line(error)}; {CERTIFICATES}") from error
-                raise DataError(f"the download of CIFAR-10: {explain(error, cache / ARCHIVE_NAME)}") from error
-            except ValueError as error:
-                raise DataError(
-                    f"what {url} sent does not have the configured checksum {checksum}; "
-                    "configure the address and checksum of the same archive"
-                ) from error
-    raise AssertionError("unreachable")
-
-
-def _passing(error: Exception) -> bool:
-    """Say whether a failed download may go well when it is tried again."""
-    import requests
-
-    if isinstance(error, requests.HTTPError):
-        return error.response is not None and error.response.status_code >= 500
-    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-    return isinstance(error, broken) and not _refused(error)
-
-
-def _refused(error: Exception) -> bool:
-    """Say whether a certificate, or a proxy's answer, is at fault, which waiting does not change."""
-    return "CERTIFICATE" in str(error) or "Tunnel connection failed: 4" in str(error)
-
-
-def _reason(error: Exception, url: str) -> str:
-    """Say in a few words why a download failed: the messages of requests run over lines and repeat themselves."""
-    import requests
-
-    used = None
-    with suppress(ValueError):  # of an address that cannot be taken apart
-        used = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
-    proxy = f"the proxy {_without_password(used)}" if used else "a proxy on the way"
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        who = proxy if error.response.status_code == requests.codes.proxy_authentication_required else "the server"
-        return f"{who} answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.exceptions.ProxyError):
-        answer = re.search(r"Tunnel connection failed: ([^'\")]+)", str(error))
-        return f"{proxy} answers {answer[1]}" if answer else f"{proxy} cannot be reached"
-    malformed = isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
-    if isinstance(error, requests.exceptions.InvalidProxyURL) or (used and malformed and url not in str(error)):
-        return f"{proxy} is not usable ({_without_password(_one_line(error))}); see HTTPS_PROXY in the environment"
-    if isinstance(error, requests.exceptions.SSLError):
-        if "CERTIFICATE" in str(error):
-            said = re.search(r"certificate verify failed: ([^()]+)", str(error))
-            why = f" ({said[1].strip()})" if said else ""
-            return f"the server's certificate is not trusted{why}; {CERTIFICATES}"
-        return "the encrypted connection (TLS) fails"
-    if isinstance(error, requests.Timeout):
-        return "the server does not answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "there is no connection to the server"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection breaks off"
-    return "it is not a usable http or https address"
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://…@", text)
 
 
 def read_archive(path: Path) -> tuple[Split, Split]:
@@ -408,7 +320,7 @@ def store(train: Split, test: Split, source: str, checksum: str, out: Path) -> N
     # The file is made in memory: a full disk is then an ordinary error of one write, and leaves no broken HDF5 handle.
     content = _netcdf(train, test, source, checksum)
     try:
-        with _leaving_nothing(out.parent):
+        with leaving_nothing(out.parent):
             write_atomically(out, content)
     except FileError as error:
         raise DataError(str(error)) from error
@@ -510,16 +422,3 @@ def load(path: Path, checksum: str | None = None) -> Images:
         raise DataError(
             f"{path} is not a readable file of CIFAR-10 ({_one_line(error)}); remove it and make it again"
         ) from error
-
-
-@contextmanager
-def _leaving_nothing(folder: Path) -> Iterator[None]:
-    """Remove the folder and those above it again where they were made inside and something went wrong."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with suppress(OSError):
-                path.rmdir()
-        raise

@@ -61,11 +61,12 @@ def run(settings: SparsitySettings, grid: Grid, seed: int, context: Context) -> 
         initial[places] = factors[name].prod(axis=0)
 
     def fractions(factors: NDArray[np.float32]) -> NDArray[np.float64]:
-        columns = np.stack([sparsity(factors, threshold) for threshold in settings.thresholds], axis=-1)
-        return np.where(diverged[:, None], np.nan, columns)
+        return np.stack([sparsity(factors, threshold) for threshold in settings.thresholds], axis=-1)
 
-    shown = np.where(diverged[:, None], np.float32(np.nan), weight)
-    values = {"weight": shown, "sparsity": fractions(weight), "initial_sparsity": fractions(initial)}
+    gone = diverged[:, None]
+    after = np.where(gone, np.nan, fractions(weight))
+    shown = np.where(gone, np.float32(np.nan), weight)
+    values = {"weight": shown, "sparsity": after, "initial_sparsity": fractions(initial)}
     coords = {"threshold": np.array(settings.thresholds, float), "feature": np.arange(settings.features)}
     return EXPERIMENT.dataset(grid, seed, values, coords, diverged)
 

@@ -21,7 +21,9 @@ class NotebookError(UserError, RuntimeError):
     """A notebook failed."""
 
 
-def execute(notebook: Path, results: Path, figures: Path, executed: Path, expected: list[str]) -> None:
+def execute(
+    notebook: Path, results: Path, figures: Path, executed: Path, expected: list[str], folder: Path | None = None
+) -> None:
     """Execute a notebook with its parameters set and move what it made into place.
 
     Args:
@@ -30,6 +32,7 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         figures: the folder that its figures go to.
         executed: where the executed copy goes.
         expected: the names of the files that it must make in ``figures``.
+        folder: where it runs; where it lies, if nothing else is said.
 
     Raises:
         NotebookError: if a cell fails or a file was not made; nothing is written to ``figures`` then.
@@ -41,7 +44,7 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in (figures, executed.parent, scratch):
             folder.mkdir(parents=True, exist_ok=True)
-        _run(notebook, results, scratch / "figures", scratch)
+        _run(notebook, results, scratch / "figures", scratch, folder or notebook.parent)
         missing = [name for name in expected if not (scratch / "figures" / name).is_file()]
         if missing:
             wanted = "call plotting.save with its id, and tag its first cell 'parameters'"
@@ -55,23 +58,28 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
+def _run(notebook: Path, results: Path, figures: Path, scratch: Path, folder: Path) -> None:
     os.environ |= _environment(scratch) | {PARENT_VARIABLE: str(os.getpid())}
     import papermill
 
     try:
         papermill.execute_notebook(
-            notebook,
-            scratch / "executed.ipynb",
+            _literal(notebook),
+            _literal(scratch / "executed.ipynb"),
             parameters={"results": str(results.resolve()), "figures": str(figures.resolve())},
             kernel_name=_KERNEL,
             progress_bar=False,
-            cwd=notebook.parent,
+            cwd=folder,
         )
     except papermill.exceptions.PapermillExecutionError as error:
         cell = f"cell {error.exec_count}" if error.exec_count else "a cell"
         said = " ".join(str(error.evalue).split())
         raise NotebookError(f"{notebook}: {cell} failed: {error.ename}: {said}") from None
+
+
+def _literal(path: Path) -> str:
+    """Return a path in which papermill finds no parameter: it fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _environment(scratch: Path) -> dict[str, str]:

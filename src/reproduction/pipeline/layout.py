@@ -52,6 +52,16 @@ class Layout:
         return self.results / "fingerprints"
 
     @property
+    def sources(self) -> Path:
+        """Copies of what a person writes and a rule reads, named by their content."""
+        return self.results / "sources"
+
+    @property
+    def records(self) -> Path:
+        """Snakemake's records of what made each output."""
+        return self.results / "records.json"
+
+    @property
     def points(self) -> Path:
         """The folder of all points, which the scales share."""
         return self.results / "points"

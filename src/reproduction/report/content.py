@@ -50,13 +50,13 @@ class ReportError(UserError, ValueError):
     """The report cannot be made."""
 
 
-def gather(config: Config, layout: Layout) -> dict[str, Any]:
+def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[str, Any]:
     """Return the report of a scale.
 
     Args:
         config: the configuration at that scale.
-        layout: the project's paths; its folder has ``paper/text.yaml``, ``paper/references.bib``, the scale's
-            result files, claims and figures.
+        layout: the project's paths; its folder has the scale's result files, claims and figures.
+        sources: the folder of ``text.yaml`` and ``references.bib``; ``paper`` if nothing else is said.
 
     Raises:
         FileError: if a figure, a result file or the claims are missing.
@@ -66,7 +66,8 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         ClaimError: if the claims file does not hold what it should.
         ReportError: if it is of another scale.
     """
-    words = read_yaml(layout.root / "paper" / "text.yaml", dict)
+    sources = sources or layout.root / "paper"
+    words = read_yaml(sources / "text.yaml", dict)
     path = layout.claims(config.scale)
     claims = read_verdicts(path)
     if claims.scale != config.scale:
@@ -123,7 +124,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
     for part in parts:
         text = words[part].get("none" if part == "failed" and not report["failed_claims"] else "text", [])
         report[part] = {"title": words[part]["title"], "text": writer.paragraphs(text)}
-    report["references"] = _references(words["references"], prose.cited(report), layout.root)
+    report["references"] = _references(words["references"], prose.cited(report), sources)
     return report
 
 
@@ -377,8 +378,8 @@ def _groups(
     return [group for group in found if group["claims"]]
 
 
-def _references(title: str, keys: Iterable[str], directory: Path) -> dict[str, Any]:
-    known = prose.bibliography(directory / "paper" / "references.bib")
+def _references(title: str, keys: Iterable[str], sources: Path) -> dict[str, Any]:
+    known = prose.bibliography(sources / "references.bib")
     entries = []
     for number, key in enumerate(keys, start=1):
         if key not in known:

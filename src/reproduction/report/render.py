@@ -15,12 +15,13 @@ from reproduction.pipeline.layout import Layout
 from reproduction.report.content import ReportError, gather
 
 
-def make_paper(config: Config, layout: Layout) -> list[Path]:
+def make_paper(config: Config, layout: Layout, sources: Path | None = None) -> list[Path]:
     """Write the numbers, the PDF and the page of a scale, each whole or not at all.
 
     Args:
         config: the configuration at that scale.
         layout: the project's paths.
+        sources: the folder of words, references and layout, below the project's; ``paper`` if nothing else is said.
 
     Returns:
         ``results/{scale}/report.json``, ``paper/{scale}/paper.pdf`` and ``paper/{scale}/index.html``.
@@ -29,9 +30,9 @@ def make_paper(config: Config, layout: Layout) -> list[Path]:
         FileError: if something that it shows is missing, or a file cannot be written.
         ReportError: if claims, template or layout are wrong.
     """
-    report = gather(config, layout)
+    sources = sources or layout.root / "paper"
+    report = gather(config, layout, sources)
     numbers, pdf, page = layout.numbers(config.scale), layout.pdf(config.scale), layout.page(config.scale)
-    sources = layout.root / "paper"
     write_atomically(numbers, json.dumps(report, ensure_ascii=False, indent=1))
     html = render_template(report, sources / "index.html.j2")
     write_atomically(pdf, render_pdf(numbers, sources / "main.typ", layout.root))
