@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from reproduction.pipeline import fingerprints, process
+from reproduction.pipeline import fingerprints, fork_server, process
 from reproduction.analysis.claims import claimed_experiments, load_all
 from reproduction.analysis.verdict_file import ClaimError
 from reproduction.errors import ConfigError
@@ -32,7 +32,9 @@ PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved 
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 PATHS = f"PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
-MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+START = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)}"
+MIRRORSYM = f"{START} -m reproduction"
+FORKS = workflow.is_main_process and runs_here() and PYTHON == sys.executable
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 
@@ -80,9 +82,17 @@ except (ConfigError, ClaimError) as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
-if runs_elsewhere():
-    patches.apply(patches.PATCHES)
+patches.apply(patches.EVERYWHERE + (patches.ELSEWHERE if runs_elsewhere() else ()))
+WANTED = set()  # sets of modules that jobs are forked with
 CLAIMS_FILE = LAYOUT.claims(CONFIG.scale)
+
+
+def forked(modules):
+    """The command ``mirrorsym``; where this machine runs the jobs, as a fork of a process that has the modules."""
+    if not FORKS:
+        return MIRRORSYM
+    WANTED.add(modules)
+    return f"{START} -I -S {shlex.quote(str(fork_server.CLIENT))} {fork_server.socket_of(LAYOUT.sockets, modules)}"
 
 
 def result_file(experiment):
@@ -142,3 +152,5 @@ onstart:
     holder = kept_up_to_date(process.hold_folder, LAYOUT.lock)
     if holder is not None:
         sys.exit(f"mirrorsym: another run (process {holder}) is going on in this folder; wait for it or stop it")
+    if FORKS:
+        fork_server.start(MIRRORSYM, LAYOUT.sockets, WANTED)

@@ -15,8 +15,6 @@ for name, figure in CONFIG.figures.items():
             executed=LAYOUT.executed(CONFIG.scale, name),
         log:
             LAYOUT.log(CONFIG.scale, name),
-        benchmark:
-            LAYOUT.benchmark(CONFIG.scale, name)
         localrule: True
         conda:
             "../../envs/pipeline.yaml"
@@ -24,12 +22,13 @@ for name, figure in CONFIG.figures.items():
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=MIRRORSYM,
+            mirrorsym=forked("reproduction.pipeline.execute,reproduction.report.plotting"),
+            benchmark=LAYOUT.benchmark(CONFIG.scale, name),
             results=LAYOUT.scale(CONFIG.scale),
             figures=LAYOUT.figures(CONFIG.scale),
             expect=" ".join(f"--expect {name}.{suffix}" for suffix in FORMATS),
         message:
             f"{name}: execute its notebook"
         shell:
-            "{params.mirrorsym} job notebook {input.notebook:q} --results {params.results} --figures {params.figures} "
-            "--executed {output.executed} {params.expect} > {log} 2>&1"
+            "{params.mirrorsym} job --benchmark {params.benchmark} notebook {input.notebook:q} "
+            "--results {params.results} --figures {params.figures} --executed {output.executed} {params.expect} > {log} 2>&1"

@@ -16,8 +16,6 @@ rule paper:
         numbers=LAYOUT.numbers(CONFIG.scale),
     log:
         LAYOUT.log(CONFIG.scale, "paper"),
-    benchmark:
-        LAYOUT.benchmark(CONFIG.scale, "paper")
     localrule: True
     conda:
         "../../envs/paper.yaml"
@@ -26,7 +24,8 @@ rule paper:
         runtime=10,
     params:
         mirrorsym=MIRRORSYM,
+        benchmark=LAYOUT.benchmark(CONFIG.scale, "paper"),
     message:
         f"paper: write the report of the scale {CONFIG.scale}"
     shell:
-        "{params.mirrorsym} job paper {input.plan} > {log} 2>&1"
+        "{params.mirrorsym} job --benchmark {params.benchmark} paper {input.plan} > {log} 2>&1"

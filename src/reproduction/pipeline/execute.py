@@ -8,9 +8,6 @@ from pathlib import Path
 
 from reproduction.errors import UserError
 from reproduction.files import FileError, explain
-from reproduction.pipeline.process import PARENT_VARIABLE
-
-_STARTUP = "from reproduction.pipeline.process import end_with_parent\n\nend_with_parent()\n"
 
 
 class NotebookError(UserError, RuntimeError):
@@ -52,18 +49,17 @@ def execute(notebook: Path, results: Path, figures: Path, executed: Path, expect
 
 
 def _run(notebook: Path, results: Path, figures: Path, scratch: Path) -> None:
-    startup = scratch / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "end_with_parent.py").write_text(_STARTUP)
-    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), PARENT_VARIABLE: str(os.getpid())}
+    os.environ["IPYTHONDIR"] = str(scratch / "ipython")
     import papermill
+
+    from reproduction.pipeline import notebook_engine
 
     try:
         papermill.execute_notebook(
             notebook,
             scratch / "executed.ipynb",
             parameters={"results": str(results.resolve()), "figures": str(figures.resolve())},
-            kernel_name="python3",
+            engine_name=notebook_engine.NAME,
             progress_bar=False,
             cwd=notebook.parent,
         )
