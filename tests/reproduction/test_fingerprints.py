@@ -209,7 +209,7 @@ WORKERS = {
 )
 def test_each_rule_depends_on_what_does_its_work(file: str, stale: set[str]) -> None:
     module = file.removesuffix(".py").replace("/", ".")
-    assert {rule for rule, worker in WORKERS.items() if module in fingerprints._reached(worker)} == stale
+    assert {rule for rule, worker in WORKERS.items() if module in fingerprints.reached(worker)} == stale
 
 
 @pytest.mark.parametrize("rule", ["collect", "claims", "paper"])
@@ -221,7 +221,7 @@ def test_a_rule_names_the_module_that_its_job_calls(rule: str) -> None:
 
 @pytest.mark.parametrize("module", experiment_names())
 def test_a_training_depends_on_nothing_that_runs_judges_or_shows_it(module: str) -> None:
-    reached = fingerprints._reached(f"reproduction.experiments.{module}")
+    reached = fingerprints.reached(f"reproduction.experiments.{module}")
     above = tuple(f"reproduction.{room}" for room in ("pipeline", "analysis", "report", "cli"))
     assert [name for name in reached if name.startswith(above)] == []
 

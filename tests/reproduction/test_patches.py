@@ -6,18 +6,21 @@ import asyncio
 import inspect
 import logging
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 from snakemake.jobs import GroupJob
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import GroupSettings
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 from reproduction.pipeline.snakemake import patches
 from reproduction.pipeline.snakemake.command_line import points_of_a_job
-from reproduction.pipeline.snakemake.patches import PATCHES, Patch, apply
+from reproduction.pipeline.snakemake.patches import ELSEWHERE, EVERYWHERE, Patch, apply
 
+PATCHES = (*EVERYWHERE, *ELSEWHERE)
 GROUPS = GroupSettings(overwrite_groups={"train_a": "a", "train_b": "b"}, group_components={"a": 5, "simulations": 7})
 VERSIONS = {
     "snakemake": "9.27.1",
@@ -71,12 +74,12 @@ def test_all_are_applied_under_the_versions_they_were_made_for(monkeypatch: pyte
         (
             {"snakemake": "9.28.0"},
             ["understand_who_cancelled", "cancel_all_jobs_of_the_run"],
-            "snakemake is 9.28.0, not 9.27: patches name_groups_after_their_rule,",
+            "snakemake is 9.28.0, not 9.27: patches look_again_once, name_groups_after_their_rule,",
         ),
         ({"snakemake": "9.2.7"}, ["understand_who_cancelled", "cancel_all_jobs_of_the_run"], "snakemake is 9.2.7,"),
         (
             {"snakemake_executor_plugin_slurm": "2.80.0"},
-            ["report_the_points_that_failed", "keep_going_in_groups"],
+            ["look_again_once", "report_the_points_that_failed", "keep_going_in_groups"],
             "snakemake-executor-plugin-slurm is 2.80.0, not 2.8: patches name_groups_after_their_rule, understand",
         ),
         (
@@ -180,6 +183,27 @@ def test_all_jobs_of_a_run_are_cancelled_and_nothing_is_asked_after_it(plugin: P
     assert plugin.cancelled == ["--name=a-run"]
     assert plugin.states() == ({}, 0.0)
     assert not plugin.asked
+
+
+def test_a_scheduler_has_one_appointment_however_often_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobScheduler, "_schedule_reevalutation", None)
+    patches.look_again_once()
+    scheduler = Scheduler()
+    before = threading.active_count()
+    for _ in range(100):
+        JobScheduler._schedule_reevalutation(scheduler, 0.2)
+    assert threading.active_count() <= before + 1
+    assert scheduler._open_jobs.acquire(timeout=60)  # it comes,
+    assert not scheduler._open_jobs.acquire(timeout=0.3)  # once,
+    JobScheduler._schedule_reevalutation(scheduler, 0)
+    assert scheduler._open_jobs.acquire(timeout=60)  # and the next one can be made
+
+
+class Scheduler:
+    """Stands for Snakemake's scheduler: what it waits for."""
+
+    def __init__(self) -> None:
+        self._open_jobs = threading.Semaphore(0)
 
 
 def test_a_kept_signature_is_the_one_that_would_be_found() -> None:

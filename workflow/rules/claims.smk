@@ -12,8 +12,6 @@ if CLAIMS:
             CLAIMS_FILE,
         log:
             LAYOUT.log(CONFIG.scale, "claims"),
-        benchmark:
-            LAYOUT.benchmark(CONFIG.scale, "claims")
         localrule: True
         conda:
             ENVIRONMENT
@@ -22,6 +20,7 @@ if CLAIMS:
             runtime=10,
         params:
             mirrorsym=AS_IT_IS,
+            benchmark=LAYOUT.benchmark(CONFIG.scale, "claims"),
             scale=CONFIG.scale,
             results=LAYOUT.scale(CONFIG.scale),
             experiments=" ".join(f"--experiment {name}" for name in CLAIMED_EXPERIMENTS),
@@ -29,5 +28,5 @@ if CLAIMS:
         message:
             f"claims: judge {len(CLAIMS)} claims"
         shell:
-            "{params.mirrorsym} job claims {input.claims:q} --results {params.results} --scale {params.scale} "
-            "{params.experiments} {params.own} --out {output} > {log} 2>&1"
+            "{params.mirrorsym} job --benchmark {params.benchmark} claims {input.claims:q} --results {params.results} "
+            "--scale {params.scale} {params.experiments} {params.own} --out {output} > {log} 2>&1"

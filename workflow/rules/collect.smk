@@ -13,8 +13,6 @@ for name, plan in PLANS.items():
             result_file(name),
         log:
             LAYOUT.log(CONFIG.scale, f"collect_{name}"),
-        benchmark:
-            LAYOUT.benchmark(CONFIG.scale, f"collect_{name}")
         localrule: True
         conda:
             ENVIRONMENT
@@ -22,8 +20,9 @@ for name, plan in PLANS.items():
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=AS_IT_IS,
+            mirrorsym=forked("reproduction.pipeline.collect"),
+            benchmark=LAYOUT.benchmark(CONFIG.scale, f"collect_{name}"),
         message:
             f"{name}: collect {len(POINTS[name])} points"
         shell:
-            "{params.mirrorsym} job collect {input.plan} --out {output} > {log} 2>&1"
+            "{params.mirrorsym} job --benchmark {params.benchmark} collect {input.plan} --out {output} > {log} 2>&1"

@@ -6,7 +6,7 @@ import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
-from reproduction.pipeline import fingerprints, process, sources
+from reproduction.pipeline import fingerprints, fork_server, process, sources
 from reproduction.analysis.claims import claimed_experiments, load_all
 from reproduction.errors import ConfigError, UserError
 from reproduction.pipeline.config import load, load_experiment, module_path
@@ -33,9 +33,11 @@ PROJECT = Path(os.path.relpath(workflow.basedir))  # in a folder that was moved 
 PYTHON = python(workflow.deployment_settings)
 SOURCE = shlex.quote(str(Path(workflow.basedir) / "src"))
 PATHS = f"PYTHONUTF8=1 PYTHONPATH={SOURCE}${{PYTHONPATH:+:$PYTHONPATH}}"  # the user's own folders stay behind ours
-MIRRORSYM = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)} -m reproduction"
+START = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)}"
+MIRRORSYM = f"{START} -m reproduction"
 AS_IT_IS = keep_signature(lambda wildcards: MIRRORSYM)  # Snakemake would take braces in a text's path for wildcards
 ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "pipeline.yaml").replace("{", "{{").replace("}", "}}")
+FORKS = workflow.is_main_process and runs_here() and PYTHON == sys.executable
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 
@@ -83,9 +85,18 @@ except UserError as error:
     sys.exit(f"mirrorsym: {error}")
 
 shorten_messages(workflow.output_settings)
-if runs_elsewhere():
-    patches.apply(patches.PATCHES)
+patches.apply(patches.EVERYWHERE + (patches.ELSEWHERE if runs_elsewhere() else ()))
+WANTED = set()  # sets of modules that jobs are forked with
 CLAIMS_FILE = LAYOUT.claims(CONFIG.scale)
+
+
+def forked(modules):
+    """The command ``mirrorsym``; where this machine runs the jobs, as a fork of a process that has the modules."""
+    if not FORKS:
+        return AS_IT_IS
+    WANTED.add(modules)
+    client, socket = fork_server.CLIENT, fork_server.socket_of(LAYOUT.sockets, modules)
+    return keep_signature(lambda wildcards: f"{START} -I -S {shlex.quote(str(client))} {socket}")
 
 
 def result_file(experiment):
@@ -162,3 +173,5 @@ onstart:
     holder = kept_up_to_date(process.hold_folder, LAYOUT.lock)
     if holder is not None:
         sys.exit(f"mirrorsym: another run (process {holder}) is going on in this folder; wait for it or stop it")
+    if FORKS:
+        fork_server.start(MIRRORSYM, LAYOUT.sockets, WANTED)

@@ -6,8 +6,6 @@ rule cifar10:
         LAYOUT.cifar10,
     log:
         LAYOUT.log("", "cifar10"),
-    benchmark:
-        LAYOUT.benchmark("", "cifar10")
     localrule: True
     conda:
         ENVIRONMENT
@@ -16,8 +14,9 @@ rule cifar10:
         runtime=60,
     params:
         mirrorsym=AS_IT_IS,
+        benchmark=LAYOUT.benchmark("", "cifar10"),
         source=keep_signature(lambda wildcards: CONFIG.cifar10.model_dump_json()),
     message:
         "CIFAR-10: fetch, verify, unpack"
     shell:
-        "{params.mirrorsym} job cifar10 {params.source:q} --out {output} --log {log}"
+        "{params.mirrorsym} job --benchmark {params.benchmark} cifar10 {params.source:q} --out {output} --log {log}"

@@ -20,8 +20,6 @@ for name, figure in CONFIG.figures.items():
             executed=LAYOUT.executed(CONFIG.scale, name),
         log:
             LAYOUT.log(CONFIG.scale, name),
-        benchmark:
-            LAYOUT.benchmark(CONFIG.scale, name)
         localrule: True
         conda:
             ENVIRONMENT
@@ -29,7 +27,8 @@ for name, figure in CONFIG.figures.items():
             mem_mb=2000,
             runtime=10,
         params:
-            mirrorsym=AS_IT_IS,
+            mirrorsym=forked("reproduction.pipeline.execute,reproduction.report.plotting"),
+            benchmark=LAYOUT.benchmark(CONFIG.scale, name),
             results=LAYOUT.scale(CONFIG.scale),
             figures=LAYOUT.figures(CONFIG.scale),
             folder=folder_of(NOTEBOOKS[name]),
@@ -37,5 +36,6 @@ for name, figure in CONFIG.figures.items():
         message:
             f"{name}: execute its notebook"
         shell:
-            "{params.mirrorsym} job notebook {input.notebook:q} --results {params.results} --figures {params.figures} "
-            "--executed {output.executed} --folder {params.folder:q} {params.expect} > {log} 2>&1"
+            "{params.mirrorsym} job --benchmark {params.benchmark} notebook {input.notebook:q} "
+            "--results {params.results} --figures {params.figures} --executed {output.executed} "
+            "--folder {params.folder:q} {params.expect} > {log} 2>&1"

@@ -17,8 +17,6 @@ rule paper:
         numbers=LAYOUT.numbers(CONFIG.scale),
     log:
         LAYOUT.log(CONFIG.scale, "paper"),
-    benchmark:
-        LAYOUT.benchmark(CONFIG.scale, "paper")
     localrule: True
     conda:
         ENVIRONMENT.replace("pipeline.yaml", "paper.yaml")
@@ -27,7 +25,8 @@ rule paper:
         runtime=10,
     params:
         mirrorsym=AS_IT_IS,
+        benchmark=LAYOUT.benchmark(CONFIG.scale, "paper"),
     message:
         f"paper: write the report of the scale {CONFIG.scale}"
     shell:
-        "{params.mirrorsym} job paper {input.plan} --words {input.words[0]:q} > {log} 2>&1"
+        "{params.mirrorsym} job --benchmark {params.benchmark} paper {input.plan} --words {input.words[0]:q} > {log} 2>&1"

@@ -4,10 +4,9 @@ from snakemake.utils import Paramspace
 
 import pandas
 
-# One text for all jobs: each parameter is formatted for each of them.
-TRAIN = f"{MIRRORSYM} job point --device {CONFIG.device} --checkpoint-seconds {60 * CONFIG.checkpoint_minutes}"
+OPTIONS = f"--device {CONFIG.device} --checkpoint-seconds {60 * CONFIG.checkpoint_minutes}"
 if not workflow.is_main_process:
-    TRAIN += " --cluster"
+    OPTIONS += " --cluster"
 
 
 def training_rule(name, plan, points):
@@ -31,8 +30,6 @@ def training_rule(name, plan, points):
             LAYOUT.point(f"{folder}.nc"),
         log:
             LAYOUT.point_log(f"{folder}.nc"),
-        benchmark:
-            LAYOUT.point_benchmark(f"{folder}.nc")
         group:
             default_group(name) if runs_elsewhere() else None  # a profile that names the rule has its own
         conda:
@@ -46,10 +43,13 @@ def training_rule(name, plan, points):
             gpu=entry.resources.gpu,
             lane=1,  # a cluster's profile says how many jobs of a group run at once
         params:
-            train=keep_signature(lambda wildcards: TRAIN),
+            mirrorsym=forked(module_path(plan.module)),
+            benchmark=str(LAYOUT.point_benchmark(f"{folder}.nc")),
+            options=OPTIONS,
             point=keep_signature(lambda wildcards, output: points[output[0]].to_json()),
         shell:
-            "{params.train} {params.point:q} --out {output} --minutes {resources.runtime} > {log} 2>&1"
+            "{params.mirrorsym} job --benchmark {params.benchmark} point {params.options} {params.point:q} "
+            "--out {output} --minutes {resources.runtime} > {log} 2>&1"
 
 
 for name, plan in PLANS.items():

@@ -14,12 +14,33 @@ from reproduction.pipeline.points import Point
 
 
 @click.group("job", hidden=True)
-def job() -> None:
+@click.option("--benchmark", type=click.Path(path_type=Path), help="Write here what the job took.")
+def job(benchmark: Path | None) -> None:
     """The jobs of the workflow."""
     from reproduction.pipeline.process import end_with_parent
 
     end_with_parent()
     use_caches(Layout())
+
+
+@job.result_callback()
+def measure(result: None, benchmark: Path | None) -> None:
+    """Write what a job took that succeeded."""
+    from reproduction.pipeline.process import write_benchmark
+
+    if benchmark is not None:
+        write_benchmark(benchmark)
+
+
+@job.command("serve")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("sets", nargs=-1)
+def job_serve(folder: Path, sets: tuple[str, ...]) -> None:
+    """Fork the jobs of a run from processes that have imported what they need."""
+    from reproduction.__main__ import main
+    from reproduction.pipeline.fork_server import serve
+
+    serve(folder, sets, main)
 
 
 @job.command("point")

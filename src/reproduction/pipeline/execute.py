@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from reproduction.errors import UserError
 from reproduction.files import FileError, explain, move
-from reproduction.pipeline.process import PARENT_VARIABLE
-
-_KERNEL = "mirrorsym"
-_OWN_START = "--InteractiveShellApp.exec_PYTHONSTARTUP=False"
-_STARTUP = "from reproduction.pipeline.process import end_with_parent\n\nend_with_parent()\n"
 
 
 class NotebookError(UserError, RuntimeError):
@@ -59,15 +52,17 @@ def execute(
 
 
 def _run(notebook: Path, results: Path, figures: Path, scratch: Path, folder: Path) -> None:
-    os.environ |= _environment(scratch) | {PARENT_VARIABLE: str(os.getpid())}
+    os.environ["IPYTHONDIR"] = str(scratch / "ipython")
     import papermill
+
+    from reproduction.pipeline import notebook_engine
 
     try:
         papermill.execute_notebook(
             _literal(notebook),
             _literal(scratch / "executed.ipynb"),
             parameters={"results": str(results.resolve()), "figures": str(figures.resolve())},
-            kernel_name=_KERNEL,
+            engine_name=notebook_engine.NAME,
             progress_bar=False,
             cwd=folder,
         )
@@ -80,33 +75,3 @@ def _run(notebook: Path, results: Path, figures: Path, scratch: Path, folder: Pa
 def _literal(path: Path) -> str:
     """Return a path in which papermill finds no parameter: it fills in what stands in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _environment(scratch: Path) -> dict[str, str]:
-    """Return variables by which Jupyter, IPython and matplotlib read what is written here, and nothing of the user's.
-
-    The kernel is this interpreter, whatever other kernels the machine knows; settings of the user, or of the site,
-    would draw other figures.
-    """
-    startup = scratch / "ipython" / "profile_default" / "startup"
-    kernel = scratch / "jupyter" / "kernels" / _KERNEL
-    for folder in (startup, kernel, scratch / "jupyter" / "config", scratch / "jupyter" / "runtime"):
-        folder.mkdir(parents=True)
-    (startup / "end_with_parent.py").write_text(_STARTUP, encoding="utf-8")
-    (scratch / "matplotlibrc").touch()
-    said = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", _OWN_START],
-        "display_name": "Python 3 (this project's)",
-        "language": "python",
-        "metadata": {"kernel_provisioner": {"provisioner_name": "local-provisioner"}},
-    }
-    (kernel / "kernel.json").write_text(json.dumps(said), encoding="utf-8")
-    return {
-        "IPYTHONDIR": str(scratch / "ipython"),
-        "JUPYTER_PATH": str(scratch / "jupyter"),
-        "JUPYTER_DATA_DIR": str(scratch / "jupyter"),
-        "JUPYTER_CONFIG_DIR": str(scratch / "jupyter" / "config"),
-        "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter" / "runtime"),
-        "MATPLOTLIBRC": str(scratch / "matplotlibrc"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    }

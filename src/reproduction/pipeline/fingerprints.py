@@ -45,7 +45,7 @@ def fingerprint(module: str) -> str:
     Raises:
         FileError: if the module has no source.
     """
-    texts = [f"{name}\n{_parsed(_source(name), name).form}" for name in _reached(module)]
+    texts = [f"{name}\n{_parsed(_source(name), name).form}" for name in reached(module)]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -144,7 +144,7 @@ def _noted(folder: Path, module: str) -> str | None:
 
 def _take_note(folder: Path, module: str) -> None:
     """Note a module's fingerprint and its sources; their folders too, where a new file may be a module to import."""
-    files = {_file(name): _parsed(_source(name), name).state for name in _reached(module)}
+    files = {_file(name): _parsed(_source(name), name).state for name in reached(module)}
     folders = {file.rpartition("/")[0] for file in files} - {""}
     sources = {folder: _state(_place(folder)) for folder in folders} | files
     note = json.dumps({"fingerprint": fingerprint(module), "sources": sources}, indent=1)
@@ -183,20 +183,29 @@ def _source(module: str) -> Path:
     return _place(_file(module))
 
 
-def _reached(module: str) -> list[str]:
-    """The module and all that it imports of the packages that count, directly or not, sorted."""
+def state_of(modules: Iterable[str]) -> dict[str, list[int | str]]:
+    """Return when the sources of modules were written last, and their sizes."""
+    return {name: _state(_source(name)) for name in modules}
+
+
+def reached(module: str) -> list[str]:
+    """Return the module and all that it imports of the packages that count, directly or not, sorted.
+
+    Raises:
+        FileError: if the module has no source.
+    """
     if not _source(module).is_file():
         raise FileError(f"the source of the module {module} is not found; is it installed, or on PYTHONPATH?")
     followed = {*PACKAGES, _package(module)}
-    pending, reached = [module], set()
+    pending, found = [module], set()
     while pending:
         name = pending.pop()
-        if name not in reached:
-            reached.add(name)
+        if name not in found:
+            found.add(name)
             pending += _found(_parsed(_source(name), name).imports, followed)
             if _package(name) not in PACKAGES:  # of ours, what lies around a module computes nothing
                 pending += _found([(name[:end], "") for end, letter in enumerate(name) if letter == "."], followed)
-    return sorted(reached)
+    return sorted(found)
 
 
 def _found(imports: Iterable[tuple[str, str]], followed: set[str]) -> Iterator[str]:

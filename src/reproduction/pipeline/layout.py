@@ -47,6 +47,11 @@ class Layout:
         return self.results / ".cache"
 
     @property
+    def sockets(self) -> Path:
+        """Where a run's jobs find the server that forks them."""
+        return self.results / ".jobs"
+
+    @property
     def fingerprints(self) -> Path:
         """The files that say which code made a result."""
         return self.results / "fingerprints"

@@ -1,15 +1,17 @@
-"""Processes that end with their parent, and one run at a time in a folder."""
+"""Processes that end with their parent, one run at a time in a folder, and what a job took."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
-from reproduction.files import FileError, explain, lock
+from reproduction.files import FileError, explain, lock, write_atomically
 
 PARENT_VARIABLE = "MIRRORSYM_PARENT"
 _PR_SET_PDEATHSIG = 1
@@ -22,12 +24,38 @@ def end_with_parent() -> None:
     A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. The
     environment variable MIRRORSYM_PARENT says who started this process, since a parent may die before this is called.
     """
+    end_with(int(os.environ.pop(PARENT_VARIABLE, os.getppid())))
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent, the process of this id, dies (Linux; elsewhere nothing)."""
     if sys.platform != "linux":
         return
-    parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_benchmark(path: Path) -> None:
+    """Write what this process took since its start, with the children that it waited for (Linux; elsewhere nothing).
+
+    Columns are those of Snakemake's benchmark files: seconds by the clock, peak memory in MB, seconds of the CPU.
+    Snakemake's own samples the children of its shell, of which a forked job is none.
+
+    Raises:
+        FileError: if the file cannot be written.
+    """
+    if sys.platform != "linux":
+        return
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
+    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    found = {
+        "s": f"{seconds:.2f}",
+        "max_rss": f"{max(one.ru_maxrss for one in used) / 1024:.2f}",
+        "cpu_time": f"{sum(one.ru_utime + one.ru_stime for one in used):.2f}",
+    }
+    write_atomically(path, "\t".join(found) + "\n" + "\t".join(found.values()) + "\n")
 
 
 def hold_folder(path: Path) -> str | None:

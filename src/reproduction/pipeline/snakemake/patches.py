@@ -1,4 +1,4 @@
-"""Patches of Snakemake and its SLURM plugin, for jobs that are packed, refused or cancelled.
+"""Patches of Snakemake and its SLURM plugin: for jobs that are packed, refused or cancelled, and for idle scheduling.
 
 Each is made for some versions and says what is wrong in them and when it can go. Under another version it is left out,
 and one sentence says so.
@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from snakemake.jobs import GroupJob
 from snakemake.logging import logger
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.spawn_jobs import SpawnedJobArgsFactory
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.settings import CommonSettings
@@ -158,7 +160,32 @@ def cancel_all_jobs_of_the_run() -> None:
     plugin.Executor.cancel_jobs = cancel_all
 
 
-PATCHES = (
+def look_again_once() -> None:
+    """Let the scheduler have one appointment to look for jobs again, not one more for each job that ended.
+
+    Fault: with a limit of jobs per timespan, which is its default, each look makes an appointment for the next one a
+    second later, and so does each end of a job; after a hundred jobs it looks a hundred times a second, at all that is
+    ready. Not reported upstream as far as we found.
+    Goes when ``_schedule_reevalutation`` keeps one timer.
+    """
+    waiting: WeakSet[JobScheduler] = WeakSet()
+
+    def once(scheduler: JobScheduler, delay: float) -> None:
+        def look() -> None:
+            waiting.discard(scheduler)  # before it looks, since it then makes the next appointment
+            scheduler._open_jobs.release()
+
+        if scheduler not in waiting:
+            waiting.add(scheduler)
+            timer = threading.Timer(delay, look)
+            timer.daemon = True
+            timer.start()
+
+    JobScheduler._schedule_reevalutation = once
+
+
+EVERYWHERE = (Patch(look_again_once, SNAKEMAKE),)
+ELSEWHERE = (
     Patch(name_groups_after_their_rule, SNAKEMAKE | SLURM),
     Patch(report_the_points_that_failed, SNAKEMAKE),
     Patch(keep_going_in_groups, SNAKEMAKE),
