@@ -30,6 +30,8 @@ from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config, load_experiment
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.notes import by_origin
+from reproduction.pipeline.notes import words as words_of
 from reproduction.report import prose
 from reproduction.report.closing import seconds_by_part
 
@@ -104,7 +106,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "extensions": _part(words["extensions"], claims.claims, ("extension",), writer),
         "own": {"title": words["own"], "claims": [claim.id for claim in claims.own]},
         "choices": _choices(config, writer),
-        "deviating": _deviations(words, claims, results, writer),
+        "deviating": _deviations(words, claims, results, writer, config),
         "seconds": _compute(config, layout, results),
         "hashes": [{"experiment": name, **_provenance(data)} for name, data in results.items()],
         "software": _merged(results.values(), "software"),
@@ -338,9 +340,9 @@ def _choices(config: Config, writer: _Writer) -> list[dict[str, Any]]:
 
 
 def _deviations(
-    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer
+    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer, config: Config
 ) -> list[list[prose.Run]]:
-    """The stand-ins of this scale, what it says of its experiments, and what deviates at every scale."""
+    """The stand-ins of this scale, where each experiment has its settings from, and what deviates at every scale."""
     part = words["deviations"]
     found = [
         writer.runs(entry["text"])
@@ -352,8 +354,10 @@ def _deviations(
         note = data.attrs["scale_note"]
         said = claims.notes.get(name, "")
         texts = [note, said if said not in note else ""]
-        if any(texts):
-            found.append([{"code": name}, {"text": f": {'; '.join(filter(None, texts))}."}])
+        sources = by_origin(config.origins_of(name))
+        listed = [f"{head}: {', '.join(words_of(*one) for one in said.items())}" for head, said in sources if said]
+        if any(texts) or listed:
+            found.append([{"code": name}, {"text": f": {'; '.join(filter(None, [*texts, *listed]))}."}])
     return [*found, *(writer.runs(text) for text in part["always"])]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mirrorsym import measures
 from reproduction.analysis import neurons, products, runs
-from reproduction.analysis.verdict_file import read_verdicts
+from reproduction.analysis.verdict_file import by_weight, read_verdicts
 from reproduction.files import write_atomically
 from reproduction.formatting import duration, number, setting
 from reproduction.pipeline import store
@@ -60,7 +60,11 @@ def content(config: Config, layout: Layout) -> dict[str, Any]:
         "neurons": neurons_in_numbers(data["homogeneity"]),
         "products": products_in_numbers(data["dcs_resnet"]),
         "figures": [name for name, figure in config.figures.items() if set(figure.experiments) & set(EXPERIMENTS)],
-        "claims": [claim.model_dump() for claim in judged if set(claim.experiments) & set(EXPERIMENTS)],
+        "claims": [
+            claim.model_dump()
+            for claim in by_weight(judged)
+            if claim.nature == "claim" and set(claim.experiments) & set(EXPERIMENTS)
+        ],
         "spent": _spent(config, layout),
         "plan": table(forecast(load(layout.config, {"scale": "paper"}), layout)),
     }

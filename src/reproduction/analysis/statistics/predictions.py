@@ -15,6 +15,7 @@ from reproduction.analysis.derived import critical_learning_rates
 from reproduction.analysis.ranks import predicted_rank
 from reproduction.analysis.statistics.selection import At, NoDataError, Results, dataset_of, select
 from reproduction.contract import FINISHED
+from reproduction.streams import stream
 from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
 
@@ -149,10 +150,9 @@ def descent_sparsity(results: Results, *, experiment: str, learning_rate: float,
 @functools.cache
 def _descent(features: int, variance: float, steps: int, rate: float, seeds: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the products after gradient descent, shape (seeds, features)."""
-    from reproduction.experiments.sparsity import initial_factors
-
-    starts = [initial_factors("sparsity", features, variance, seed) for seed in seeds]
-    w, u = (np.ascontiguousarray(factor) for factor in np.moveaxis(np.asarray(starts, float), 1, 0))
+    # The starts of the experiment, whose module the claims do not depend on.
+    draws = [stream("sparsity", seed, "initial").standard_normal((2, features), dtype=np.float32) for seed in seeds]
+    w, u = (np.sqrt(variance) * np.asarray(factor, float) for factor in np.moveaxis(np.asarray(draws), 1, 0))
     slope, change = np.empty_like(w), np.empty_like(w)
     for _ in range(steps):
         np.multiply(w, u, out=slope)
