@@ -17,6 +17,7 @@ from scipy import stats
 
 from reproduction.analysis import claims, verdict_file, verdicts
 from reproduction.analysis.claims import Claim, Interval, Region, load_claims
+from reproduction.analysis.statistics import lowest
 from reproduction.analysis.verdict_file import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED, VERDICTS, ClaimError
 from reproduction.analysis.verdicts import Measured, judge, outcome, summarize
 from reproduction.errors import ConfigError
@@ -26,6 +27,8 @@ CLAIM: dict[str, Any] = {
     "id": "a_claim",
     "place": "Figure 3",
     "kind": "figure",
+    "nature": "claim",
+    "weight": "core",
     "statement": "It rises.",
     "quote": "it rises",
     "experiments": ["made_up"],
@@ -132,6 +135,41 @@ def test_samples_that_are_not_there_do_not_count() -> None:
     assert (nothing.effect, nothing.interval, nothing.samples) == (None, None, 0)
 
 
+def test_what_holds_always_is_decided_by_its_worst_sample() -> None:
+    values = [0.0, 1e-9, 3.0, np.nan]
+    largest, smallest = summarize(values, "max"), summarize(values, "min")
+    assert (largest.effect, largest.interval, largest.samples) == (3.0, None, 3)
+    assert smallest.effect == 0.0
+    assert "the largest of 3 samples" in str(largest)
+    assert "the smallest of 3 samples" in str(smallest)
+    universal = claim(supported="<= 0.1", refuted=">= 1", controls=[])
+    assert judge(universal, largest, [], "quick").verdict == NOT_SUPPORTED
+    assert judge(universal, summarize(values[:2], "max"), [], "quick").verdict == SUPPORTED
+    assert judge(universal, summarize(values[:1], "max"), [], "quick").verdict == LIMITED
+    assert summarize([np.nan], "max").effect is None
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=12))
+def test_no_interval_of_a_size_reaches_below_zero(values: list[float]) -> None:
+    bounded, free = summarize(values, lowest=0.0), summarize(values)
+    assert bounded.interval is not None
+    assert free.interval is not None
+    assert bounded.interval == (max(free.interval[0], 0.0), free.interval[1])
+
+
+def test_which_statistics_are_sizes() -> None:
+    assert lowest("value", {"variable": "rank"}) == 0
+    assert lowest("ratio", {"variable": {"name": "dead_fraction"}}) == 0
+    assert lowest("difference", {"variable": "rank", "absolute": True}) == 0
+    for function, arguments in (
+        ("difference", {"variable": "rank"}),
+        ("trend", {"variable": "rank"}),
+        ("value", {"variable": "curvature_across"}),
+        ("value", {"variable": {"name": "sparsity_gain"}}),
+    ):
+        assert lowest(function, arguments) == -math.inf
+
+
 def test_the_interval_covers_as_often_as_it_says() -> None:
     generator = np.random.default_rng(0)
     found = [summarize(generator.normal(3, 2, size=4)).interval for _ in range(4000)]
@@ -170,6 +208,15 @@ def test_a_control_that_is_not_decisive_limits() -> None:
     found = judge(claim(), measured(1.1, 1.3), [GOOD, measured(5, 6)], "quick")
     assert found.verdict == LIMITED
     assert "It is small" in found.reason
+
+
+def test_what_was_registered_first_is_shown_and_decides_nothing() -> None:
+    controls = [{**CLAIM["controls"][0], "decisive": False, "registered": True}, CLAIM["controls"][1]]
+    found = judge(claim(controls=controls), measured(1.1, 1.3), [measured(3, 4), GOOD], "quick")
+    assert found.verdict == SUPPORTED
+    assert "its control passes" in found.reason
+    with pytest.raises(ValueError, match="decides nothing"):
+        claim(controls=[{**CLAIM["controls"][0], "registered": True}])
 
 
 def test_one_sample_decides_only_where_there_is_no_chance() -> None:
@@ -245,11 +292,13 @@ def test_the_file_that_others_read(tmp_path: Path) -> None:
     content = json.loads(found.model_dump_json())
     assert content["scale"] == "quick"
     assert content["verdicts"] == {SUPPORTED: 1, LIMITED: 0, NOT_SUPPORTED: 0, UNDECIDED: 0}
+    assert content["others"] == {nature: dict.fromkeys(VERDICTS, 0) for nature in ("misprint", "slip", "extension")}
     assert content["sources"] == {"made_up": "abc"}
     assert content["notes"] == {"made_up": "quick: smaller"}
     (entry,) = content["claims"]
     wanted = {
-        "id", "place", "kind", "statement", "statistic", "supports", "refutes", "units", "effect", "interval",
+        "id", "place", "kind", "nature", "weight", "statement", "statistic", "supports", "refutes", "units", "effect",
+        "interval",
         "confidence", "samples", "controls", "verdict", "reason", "decided_at", "change_our_mind", "experiments",
     }  # fmt: skip
     assert wanted <= set(entry)
@@ -273,6 +322,32 @@ def test_the_words_of_headline_numbers_go_with_their_numbers() -> None:
     assert [one.headline for one in first.controls] == ["Control 0", "Control 1"]
     assert {second.headline, *(one.headline for one in second.controls)} == {""}
     assert first.model_copy(update={"headline": "", "controls": second.controls}) == second
+
+
+def test_misprints_slips_and_extensions_are_counted_apart() -> None:
+    results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
+    printed = {"as_printed": "a sign is wrong"}
+    natures = ["claim", "claim", "misprint", "slip", "extension", "extension"]
+    subjects = [
+        claim(id=f"claim_{n}", nature=nature, **(printed if nature in ("misprint", "slip") else {}))
+        for n, nature in enumerate(natures)
+    ]
+    found = verdicts.compute(subjects, results, "quick")
+    assert found.verdicts[SUPPORTED] == 2
+    assert {nature: counted[SUPPORTED] for nature, counted in found.others.items()} == {
+        "misprint": 1, "slip": 1, "extension": 2,
+    }  # fmt: skip
+    line = verdict_file.counts(found)
+    assert line.startswith("supported: 2; supported with limits: 0")
+    assert "misprints, mended: supported: 1 | slips, mended: supported: 1 | our extensions: supported: 2" in line
+
+
+def test_the_heaviest_claims_come_first() -> None:
+    results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
+    weights = ["detail", "core", "supporting", "core"]
+    subjects = [claim(id=f"claim_{n}", weight=weight) for n, weight in enumerate(weights)]
+    ordered = verdict_file.by_weight(verdicts.compute(subjects, results, "quick").claims)
+    assert [one.id for one in ordered] == ["claim_1", "claim_3", "claim_2", "claim_0"]
 
 
 def test_settings_that_a_claim_requires() -> None:
@@ -300,6 +375,11 @@ def test_a_run_that_diverged_everywhere_is_said() -> None:
         ({"requires": {"other": {}}}, "requires names 'other'"),
         ({"statement": None}, "a_claim: statement"),
         ({"kind": "rumour"}, "a_claim: kind"),
+        ({"nature": "rumour"}, "a_claim: nature"),
+        ({"weight": "heavy"}, "a_claim: weight"),
+        ({"nature": "slip"}, "as_printed belongs to misprints and slips"),
+        ({"as_printed": "2"}, "as_printed belongs to misprints and slips"),
+        ({"quote": ""}, "quote the paper's words; only an extension has none"),
         ({"statistic": {"experiment": "x"}}, "a_claim: statistic.function"),
     ],
 )
@@ -336,7 +416,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 
 
 def test_own_claims_need_no_place_in_the_paper_and_are_counted_apart(tmp_path: Path) -> None:
-    entry = {name: value for name, value in CLAIM.items() if name not in ("place", "kind", "quote")}
+    entry = {name: value for name, value in CLAIM.items() if name not in ("place", "kind", "quote", "nature", "weight")}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump([{**entry, "id": "ours"}]))
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump([CLAIM]))
     paper, own = claims.load_all([tmp_path / "claims.yaml"], [tmp_path / "own.yaml"])
@@ -344,13 +424,20 @@ def test_own_claims_need_no_place_in_the_paper_and_are_counted_apart(tmp_path: P
     found = verdicts.compute(paper, results, "quick", own)
     assert sum(found.verdicts.values()) == len(found.claims) == 1
     assert [(one.id, one.kind, one.verdict) for one in found.own] == [("ours", "own", found.claims[0].verdict)]
-    with pytest.raises(ClaimError, match="a_claim: place"):
-        load_claims_without(tmp_path, "place")
+    for field in ("place", "nature", "weight"):
+        with pytest.raises(ClaimError, match=f"a_claim: {field}"):
+            load_claims_without(tmp_path, field)
 
 
 def load_claims_without(folder: Path, field: str) -> None:
     (folder / "claims.yaml").write_text(yaml.safe_dump([{key: value for key, value in CLAIM.items() if key != field}]))
     load_claims(folder / "claims.yaml")
+
+
+def test_a_consequence_follows_from_a_claim(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump([{**CLAIM, "consequence_of": "nothing"}]))
+    with pytest.raises(ClaimError, match="a_claim: consequence_of names 'nothing', which is no claim"):
+        claims.load_all([tmp_path / "claims.yaml"], [])
 
 
 def test_an_own_claim_with_the_name_of_one_of_the_papers_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Each empirical claim of claims.yaml against results that support it and results that refute it."""
+"""Each empirical claim of the paper against results that support it and results that refute it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 import xarray as xr
 from claims_world import ROOT, World, make_world, put
 
-from reproduction.analysis.claims import Claim, load_claims
+from reproduction.analysis.claims import Claim, load_all
 from reproduction.analysis.verdict_file import LIMITED, NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from reproduction.analysis.verdicts import compute
 
-CLAIMS = {claim.id: claim for claim in load_claims(ROOT / "claims.yaml") if claim.kind != "theory"}
+PAPER, _ = load_all(sorted((ROOT / "claims").glob("*.yaml")), [])
+CLAIMS = {
+    claim.id: claim for claim in PAPER if claim.kind != "theory" or claim.experiments == ["factorization_stability"]
+}
+SETTINGS = "settings"
 Edit = tuple[str, str, Any, dict[str, Any]]
 
 RESCALED, VANILLA, FINE = {"parameterization": "rescaled"}, {"parameterization": "vanilla"}, {"threshold": 1e-6}
@@ -59,22 +64,25 @@ REFUTING: dict[str, list[Edit]] = {
     "vanilla_never_sparse": [("sparsity", "sparsity", 0.6, VANILLA | FINE | {"learning_rate": 0.004})],
     "symmetry_makes_the_sparsity": [("sparsity", "sparsity", 0.001, RESCALED | FINE)],
     "collapse_begins_at_the_critical_learning_rate": [("sparsity", "sparsity", 0.9, RESCALED | FINE)],
+    "second_order_critical_learning_rate": [("sparsity", "sparsity", 0.9, RESCALED | FINE)],
     "label_noise_favours_sparsity": [
         ("sparsity", "sparsity", 1.0, RESCALED | FINE | {"noise_std": 0.1, "learning_rate": 0.015})
     ],
     "small_batches_favour_collapse": [
         ("sparsity_batch", "sparsity", 1.0, FINE | {"batch_size": 64, "learning_rate": 0.015})
     ],
-    "favoured_by_sgd_not_by_gd": [("sparsity_batch", "sparsity", 0.9, {"batch_size": 64, "learning_rate": 0.015})],
+    # A start so close to zero that gradient descent has not left it either.
+    "favoured_by_sgd_not_by_gd": [("sparsity", SETTINGS, {"initial_variance": 1e-40}, {})],
     "phase_boundary_is_the_exponents_sign": [("sparsity_phase", "sparsity", lambda old: 1 - old, {})],
-    "collapse_ignores_noise_and_generalizes": [("sparsity", "weight", 0.5, RESCALED)],
+    "collapse_can_generalize": [("sparsity", "weight", 0.5, RESCALED)],
+    "noise_slows_the_escape": [("factorization_stability", "lyapunov_exponent", lambda old: 9 * old, {})],
     "rank_falls_with_learning_rate": [("matrix_factorization", "rank", 200.0, FACTORED)],
     "rank_falls_with_label_noise": [("matrix_factorization", "rank", 150.0, FACTORED)],
     "residual_always_full_rank": [("matrix_factorization", "rank", 100.0, RESIDUAL | {"signal": 0.02})],
     "residual_removes_the_cause": [("matrix_factorization", "rank", 200.0, FACTORED)],
     "rank_is_the_number_of_positive_exponents": [("matrix_factorization", "rank", 60.0, FACTORED)],
     "phase_diagram_of_the_rank": [("matrix_factorization_phase", "rank", 60.0, {})],
-    "once_low_rank_always_low_rank": [("matrix_factorization", "rank", 20.0, FACTORED | {"step": 10000})],
+    "once_low_rank_always_low_rank": [("theory_checks", "violation", 0.1, {"check": "low_rank_stays"})],
     "decay_makes_homogeneous_blocks": [("homogeneity", "correlation_pre", uncorrelated, DECAY)],
     "blocks_rare_without_decay": [("homogeneity", "correlation_pre", all_alike, NO_DECAY)],
     "homogeneity_comes_from_decay": [("homogeneity", "correlation_pre", all_alike, NO_DECAY)],
@@ -106,7 +114,6 @@ REFUTING: dict[str, list[Edit]] = {
     "sgd_stays_on_rotation_conditions": [
         ("stationary_conditions", "own_line_distance", 0.3, {"landscape": "rotation", "start": 6, "step": 300})
     ],
-    "conditions_without_stationary_points": [("stationary_conditions", "position", 1.0, {"start": 2})],
     "condition_reached_before_the_model": [("stationary_conditions", "position", 1.0, {"start": slice(0, 3)})],
     "both_reach_93_percent": [("dcs_resnet", "test_accuracy", plus(-0.1), DCS)],
     "dcs_a_little_better": [("dcs_resnet", "test_accuracy", plus(-0.02), DCS)],
@@ -126,6 +133,16 @@ REFUTING: dict[str, list[Edit]] = {
     "layers_do_not_mirror": [("attention", "rank", plus(-25.0), TWO | {"layer": 2})],
     "two_layer_rank_falls_with_decay": [("attention", "rank", 100.0, TWO)],
 }
+
+
+def alter(world: World, experiment: str, variable: str, value: Any, at: dict[str, Any]) -> None:
+    """Put a copy of the experiment's results, with one variable or one setting changed, in place of them."""
+    world[experiment] = world[experiment].copy(deep=True)
+    if variable == SETTINGS:
+        settings = json.loads(world[experiment].attrs["settings"]) | value
+        world[experiment].attrs["settings"] = json.dumps(settings)
+    else:
+        put(world, experiment, variable, value, **at)
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +166,14 @@ def test_results_that_support_a_claim_do(supporting: dict[str, dict[str, Any]], 
     assert entry["verdict"] == SUPPORTED, entry["reason"]
     assert entry["decided_at"] == "paper"
     assert entry["samples"] >= 3
-    assert all(control["passed"] for control in entry["controls"])
+    assert all(control["passed"] for control in entry["controls"] if not control["registered"])
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_results_that_refute_a_claim_do(world: World, name: str) -> None:
     altered = {experiment: world[experiment] for experiment in world}
-    for experiment, variable, value, at in REFUTING[name]:
-        altered[experiment] = altered[experiment].copy(deep=True)
-        put(altered, experiment, variable, value, **at)
+    for edit in REFUTING[name]:
+        alter(altered, *edit)
     entry = verdict(CLAIMS[name], altered)
     assert entry["verdict"] == NOT_SUPPORTED, entry["reason"]
     # The claim's own number refutes it, not a control that the alteration happened to break.
@@ -219,7 +235,6 @@ def test_a_scale_decides_only_what_it_can(world: World, scale: str) -> None:
 def test_a_limited_scale_refutes_nothing(world: World) -> None:
     for name in (name for name, claim in CLAIMS.items() if "laptop" in claim.limited):
         altered = dict(world)
-        for experiment, variable, value, at in REFUTING[name]:
-            altered[experiment] = altered[experiment].copy(deep=True)
-            put(altered, experiment, variable, value, **at)
+        for edit in REFUTING[name]:
+            alter(altered, *edit)
         assert verdict(CLAIMS[name], altered, "laptop")["verdict"] == UNDECIDED, name

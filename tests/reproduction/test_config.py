@@ -15,7 +15,7 @@ from snakemake.cli import parse_config
 from reproduction.errors import ConfigError
 from reproduction.files import read_yaml
 from reproduction.pipeline.config import Config, load, load_experiment, module_path
-from reproduction.pipeline.notes import words
+from reproduction.pipeline.notes import by_origin, words
 from reproduction.pipeline.points import Plan, Point
 from reproduction.pipeline.snakemake.command_line import with_nulls
 
@@ -120,6 +120,47 @@ def test_a_note_is_made_from_the_settings_that_a_scale_overrides(folder: Path) -
     config = load(folder, {"scale": "quick"})
     assert config.note_of("sparsity") == "50 features, initial variance 0.1"
     assert Plan.of(config, "sparsity").note == "50 features, initial variance 0.1"
+
+
+def test_a_note_has_the_values_of_a_sweep_that_the_paper_has_not(folder: Path) -> None:
+    sweep = [{"parameterization": ["vanilla"], "noise_std": [1.0, 2.0], "learning_rate": [0.1]}]
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": {"sweep": sweep}}}))
+    assert load(folder, {"scale": "quick"}).note_of("sparsity") == "noise std 1 and 2"
+    fewer = [{**sweep[0], "noise_std": [1]}]
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": {"sweep": fewer}}}))
+    assert load(folder, {"scale": "quick"}).note_of("sparsity") == ""
+
+
+def test_settings_say_where_they_come_from(folder: Path) -> None:
+    origin = {"paper": ["features", "steps"], "open": ["thresholds"]}
+    changed = {"settings": {"steps": 7}, "origin": origin}
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": changed}}))
+    found = load(folder, {"scale": "quick"}).origins_of("sparsity")
+    assert (list(found.paper), found.changed, list(found.open), list(found.ours)) == (
+        ["features"], {"steps": 7}, ["thresholds"], ["initial_variance"],
+    )  # fmt: skip
+    assert found.in_paper
+    assert [head for head, settings in by_origin(found) if settings] == [
+        "as in the paper", "not as in the paper", "left open there", "ours",
+    ]  # fmt: skip
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump({"experiments": {"sparsity": {"settings": {}}}}))
+    ours = load(folder, {"scale": "quick"}).origins_of("sparsity")
+    assert not ours.in_paper
+    assert [head for head, settings in by_origin(ours) if settings] == ["an experiment of ours"]
+    wrong = {"experiments": {"sparsity": {"origin": {"paper": ["step"]}}}}
+    (folder / "scales" / "quick.yaml").write_text(yaml.safe_dump(wrong))
+    with pytest.raises(ConfigError, match=r"experiments\.sparsity\.origin: .*step.*did you mean 'steps'"):
+        load(folder, {"scale": "quick"})
+
+
+def test_every_experiment_of_a_figure_of_the_paper_says_what_the_paper_gives() -> None:
+    config = load(ROOT / "config", {"scale": "paper"})
+    known = {name for name in config.experiments if config.origins_of(name).in_paper}
+    assert known == {
+        "sparsity", "homogeneity", "stationary_conditions", "plasticity", "regularized_factorization",
+        "matrix_factorization", "dcs_resnet", "attention",
+    }  # fmt: skip
+    assert not any(config.origins_of(name).changed for name in known)
 
 
 @pytest.mark.parametrize(

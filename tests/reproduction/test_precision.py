@@ -65,7 +65,11 @@ def test_auto_on_a_gpu_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, native: boo
 @pytest.mark.parametrize("scale", ["tiny", "quick", "laptop"])
 def test_no_verdict_of_the_small_scales_depends_on_the_processor(scale: str) -> None:
     settings = config.load(ROOT / "config", {"scale": scale})
-    read = {name for claim in load_claims(ROOT / "claims.yaml") for name in claim.experiments}
+    read = {
+        name
+        for claim in (one for path in (ROOT / "claims").glob("*.yaml") for one in load_claims(path))
+        for name in claim.experiments
+    }
     recipes = [settings.settings_of(name) for name in settings.experiments if name in read]
     assert {recipe.precision for recipe in recipes if isinstance(recipe, Recipe)} == {"float32"}
 

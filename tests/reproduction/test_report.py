@@ -22,11 +22,12 @@ from reproduction import formatting
 from reproduction.analysis.verdict_file import ClaimError, JudgedClaim
 from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
-from reproduction.pipeline.config import SCALES, Config, FigureConfig, load, load_experiment, merge
+from reproduction.pipeline.config import SCALES, Config, FigureConfig, Origin, load, load_experiment, merge
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import points_of
 from reproduction.report import plotting, prose
 from reproduction.report.content import ReportError, figure_of, gather
+from reproduction.report.gallery import caption
 from reproduction.report.render import make_paper, render_pdf, render_template
 
 ROOT = Path(__file__).parents[2]
@@ -226,6 +227,57 @@ def test_a_number_reads_back_as_itself() -> None:
 )
 def test_numbers_in_sentences_are_typeset(text: str, typeset: str) -> None:
     assert formatting.typeset(text) == typeset
+
+
+def test_the_gallery_says_where_settings_come_from(project: Path) -> None:
+    layout = Layout(project)
+    origin = Origin(paper=["features"], open=["thresholds"])
+    entry = CONFIG.experiments["sparsity"].model_copy(update={"origin": origin})
+    changed = CONFIG.model_copy(update={"experiments": {"sparsity": entry}})
+    ours = caption(layout.result("tiny", "sparsity"), CONFIG.origins_of("sparsity"))
+    assert ours.startswith("`sparsity` (tiny: 500 steps only; 3 seeds) an experiment of ours: ")
+    said = caption(layout.result("tiny", "sparsity"), changed.origins_of("sparsity"))
+    assert "as in the paper: features 200; left open there: thresholds" in said
+    assert "ours: steps 25000" in said
+
+
+def test_a_failed_claim_stands_once_with_its_consequences_under_it(project: Path) -> None:
+    failed = {"verdict": "not supported"}
+    write_claims(
+        project,
+        claims_of(
+            {"id": "first", "consequence_of": "head", **failed},
+            {"id": "head", **failed},
+            {"id": "alone", "consequence_of": "fine", **failed},
+            {"id": "fine"},
+        ),
+    )
+    assert gather(CONFIG, Layout(project))["failed_claims"] == [
+        {"claim": "head", "consequences": ["first"]},
+        {"claim": "alone", "consequences": []},
+    ]
+
+
+def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Path) -> None:
+    natures = {"said": "claim", "typo": "misprint", "step": "slip", "more": "extension"}
+    write_claims(
+        project,
+        claims_of(
+            {"id": "minor", "weight": "detail"},
+            *({"id": name, "nature": nature, "headline": f"of {name}"} for name, nature in natures.items()),
+        ),
+    )
+    report = gather(CONFIG, Layout(project))
+    text = " ".join(run.get("text", "") for paragraph in report["abstract"] for run in paragraph)
+    assert "judge 2 of its claims" in text
+    assert "Its 1 misprints and 1 slips" in text
+    assert "2 of 2 hold" in text
+    assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
+    assert [row["what"] for row in report["headlines"]] == ["of said"]
+    assert report["figures"]["fig3_left"]["claims"] == ["said", "minor"]
+    assert report["mended"]["claims"] == ["typo", "step"]
+    assert report["extensions"]["claims"] == ["more"]
+    assert [group["claims"] for group in report["groups"]] == [["said", "minor"], ["typo", "step"], ["more"]]
 
 
 def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> None:

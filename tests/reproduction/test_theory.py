@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from mirrorsym.mirrors import Mirror, permutation_mirror
+from reproduction.analysis.claims import Interval, PaperClaim, Region, Statistic, load_claims
 from reproduction.contract import Context
 from reproduction.experiments.theory_checks import (
     EXPERIMENT,
@@ -25,6 +28,7 @@ from reproduction.experiments.theory_checks.violations import Violation, missing
 from reproduction.streams import stream
 
 REFUTED = {
+    *("eq37", "theorem3_proof"),
     *("fig1_matrix", "theorem1_part2", "footnote1", "theorem1_part4_proof", "assumption1_bounded_space"),
     *("assumption1_models", "optimizer_momentum", "optimizer_adam", "optimizer_adam_no_momentum", "equivariance"),
     *("stationary_point", "bias_removes_symmetry", "eq2_two_mirrors", "eq3", "eq14", "eq14_background"),
@@ -33,7 +37,11 @@ REFUTED = {
 }
 """Statements that fail as printed; each has a mended form."""
 TOLERANCE = {"eq3": 0.1, "eq14": 0.1, "escape_rate": 1e-4, "theorem1_part4": 1e-6, "hessian_near_mirror": 0.1}
+TOLERANCE |= {"linear_coupling": 0.1, "escape_rate_limit": 0.1, "bounded_space": 0.1, "critical_decay": 1e-6}
+TOLERANCE |= {name: 0.01 for name in NAMES if name.endswith("_bounded") or name == "double_rotation_favored"}
 TOLERANCE |= {"eq5_expansion": 0.1, "eq6_no_symmetry": 0.05, "lasso": 1e-4}
+WRONG = {"sparsity_unique", "footnote3_only", "rounding"}
+"""Statements that fail, and for which there is nothing to mend."""
 LAWS = {"diagonal_approximation"}
 """What depends on the law of the instances more than on the statement."""
 
@@ -51,7 +59,9 @@ def found() -> dict[str, Violation]:
 @pytest.mark.parametrize("name", sorted(set(NAMES) - LAWS))
 def test_what_holds_as_printed_and_what_holds_when_mended(found: dict[str, Violation], name: str) -> None:
     violation, tolerance = found[name], TOLERANCE.get(name, 1e-8)
-    if name in REFUTED:
+    if name in WRONG:
+        assert violation.printed >= 1e-3
+    elif name in REFUTED:
         assert violation.printed >= 1e-3
         assert np.isnan(violation.mended) or violation.mended <= tolerance
     else:
@@ -60,6 +70,40 @@ def test_what_holds_as_printed_and_what_holds_when_mended(found: dict[str, Viola
 
 def test_each_refuted_statement_has_a_mended_form(found: dict[str, Violation]) -> None:
     assert {name for name in REFUTED if np.isnan(found[name].mended)} == set()
+
+
+CLAIMS = [
+    claim
+    for path in sorted((Path(__file__).parents[2] / "claims").glob("*.yaml"))
+    for claim in load_claims(path)
+    if claim.experiments == ["theory_checks"]
+]
+PARTS = dict(zip(list(EXPERIMENT.variables), ("printed", "mended", "control", "edge", "registered"), strict=True))
+TOLD_BY_ITS_MENDED_FORM = {"theory_dcs_faithful", "theory_dcs_stationary", "theory_stationary_point"}
+TOLD_BY_ITS_MENDED_FORM |= {"theory_lyapunov_large_rate", "theory_eq2_two_mirrors"}
+"""Of whose statistic one form is small and another large, so that it needs no further instance to tell."""
+
+
+def passes(found: dict[str, Violation], statistic: Statistic, region: Region) -> bool:
+    """Return whether a statistic of the checks lies in a region."""
+    value = getattr(found[statistic.arguments["at"]["check"]], PARTS[statistic.arguments["variable"]])
+    return region.holds(Interval(value, value))
+
+
+@pytest.mark.parametrize("claim", [one for one in CLAIMS if one.nature == "claim"], ids=lambda one: one.id)
+def test_a_check_tells_a_claim_from_a_wrong_one(found: dict[str, Violation], claim: PaperClaim) -> None:
+    """By a loss without the symmetry, or a wrong formula put in on purpose."""
+    telling = [control for control in claim.controls if control.statement.startswith("The measure can tell")]
+    assert bool(telling) != (claim.id in TOLD_BY_ITS_MENDED_FORM)
+    for control in telling:
+        assert passes(found, control.statistic, control.passes), control.statement
+
+
+@pytest.mark.parametrize("claim", [one for one in CLAIMS if one.as_printed], ids=lambda one: one.id)
+def test_a_misprint_or_slip_holds_mended_and_fails_as_printed(found: dict[str, Violation], claim: PaperClaim) -> None:
+    assert passes(found, claim.statistic, claim.supported)
+    (printed,) = [control for control in claim.controls if control.statement.startswith("As printed")]
+    assert passes(found, printed.statistic, printed.passes)
 
 
 def test_orders_of_powers() -> None:
@@ -209,7 +253,7 @@ def test_largest_exponent_of_commuting_factors(rng: np.random.Generator) -> None
     growth = dynamics._largest_exponents(np.array([0.1, 0.6]), hessians, rng)
     np.testing.assert_allclose(growth, np.log([1.05, 1.3]), atol=5e-3)
     assert dynamics._collapse_begins(np.array([1.0, 2.0, 4.0]), np.array([1.0, -1.0, -2.0])) == 2
-    assert dynamics._collapse_begins(np.array([1.0, 2.0]), np.array([1.0, 1.0])) == 2
+    assert dynamics._collapse_begins(np.array([1.0, 2.0]), np.array([1.0, 1.0])) is None
 
 
 def test_most_negative_curvature_of_a_product_of_two_scalars(rng: np.random.Generator) -> None:

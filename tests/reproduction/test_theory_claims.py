@@ -9,10 +9,12 @@ import pytest
 import xarray as xr
 
 from reproduction.analysis import claims, verdicts
-from reproduction.experiments.theory_checks import NAMES
+from reproduction.experiments.theory_checks import EXPERIMENT, NAMES
 
 ROOT = Path(__file__).parents[2]
-CLAIMS = [claim for claim in claims.load_claims(ROOT / "claims.yaml") if claim.id.startswith("theory_")]
+PAPER, _ = claims.load_all(sorted((ROOT / "claims").glob("*.yaml")), [])
+THEORY = [claim for claim in PAPER if set(claim.experiments) <= {"theory_checks", "hessian_structure"}]
+CLAIMS = [claim for claim in THEORY if claim.statistic.function == "value" and not claim.control_experiments]
 SEEDS = range(4)
 
 
@@ -35,10 +37,7 @@ def world(claim, own: float, failing: int | None = None) -> dict[str, xr.Dataset
         parts[place(control.statistic)] = value
     parts[place(claim.statistic)] = own
     checks = xr.Dataset(
-        {
-            name: (("check", "seed"), np.full((len(NAMES), len(SEEDS)), np.nan))
-            for name in ("violation", "violation_mended", "violation_control")
-        },
+        {name: (("check", "seed"), np.full((len(NAMES), len(SEEDS)), np.nan)) for name in EXPERIMENT.variables},
         coords={"check": list(NAMES), "seed": list(SEEDS)},
     )
     dims, shape = ("batch_size", "seed", "mirror"), (3, len(SEEDS), 2)
@@ -47,6 +46,7 @@ def world(claim, own: float, failing: int | None = None) -> dict[str, xr.Dataset
             "sector_coupling": (dims[:2], np.full(shape[:2], np.nan)),
             "displaced_coupling": (dims, np.full(shape, np.nan)),
             "curvature_across": (dims, np.full(shape, np.nan)),
+            "gradient_norm": (dims[:2], np.full(shape[:2], np.nan)),
         },
         coords={"batch_size": [1.0, 8.0, 64.0], "seed": list(SEEDS), "mirror": ["permutation", "sign"]},
     )
@@ -67,8 +67,10 @@ def verdict(claim, results: dict[str, xr.Dataset]) -> str:
     return verdicts.compute([claim], results, "quick").claims[0].verdict
 
 
-def test_every_check_decides_a_claim() -> None:
-    assert {place(claim.statistic)[2] for claim in CLAIMS} >= set(NAMES)
+def test_every_check_is_read_by_a_claim() -> None:
+    used = [statistic for claim in PAPER for statistic in (claim.statistic, *(one.statistic for one in claim.controls))]
+    read = {statistic.arguments["at"]["check"] for statistic in used if "check" in statistic.arguments.get("at", {})}
+    assert read == set(NAMES)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
@@ -77,5 +79,28 @@ def test_feeds_that_support_refute_and_fail_a_control(claim) -> None:
     assert verdict(claim, world(claim, supporting)) == "supported"
     assert verdict(claim, world(claim, refuting)) == "not supported"
     for number, control in enumerate(claim.controls):
-        expected = "not supported" if control.decisive else "supported with limits"
+        without = "supported" if control.registered else "supported with limits"
+        expected = "not supported" if control.decisive else without
         assert verdict(claim, world(claim, supporting, failing=number)) == expected
+
+
+def across(shape: np.ndarray) -> dict[str, xr.Dataset]:
+    """Results whose loss on the lines across both mirrors is a function of the distance."""
+    seeds, mirrors, distance = list(SEEDS), ["permutation", "sign"], np.linspace(-1.5, 1.5, 121)
+    data = xr.Dataset(
+        {
+            "loss_across": (("batch_size", "seed", "mirror", "distance"), np.tile(shape, (1, len(seeds), 2, 1))),
+            "curvature_across": (("batch_size", "seed", "mirror"), np.full((1, len(seeds), 2), -1.0)),
+        },
+        coords={"batch_size": [64.0], "seed": seeds, "mirror": mirrors, "distance": distance},
+    )
+    return {"hessian_structure": data}
+
+
+def test_wells_on_both_sides_support_and_a_well_on_the_mirror_refutes() -> None:
+    (claim,) = (one for one in THEORY if one.id == "theory_fig2_wells")
+    distance = np.linspace(-1.5, 1.5, 121)
+    assert verdict(claim, across(distance**4 - distance**2 / 2)) == "supported"
+    assert verdict(claim, across(distance**2)) == "not supported"
+    # Wells so deep that twice the decay of Theorem 1 does not move them onto the mirror.
+    assert verdict(claim, across(distance**4 - 5 * distance**2)) == "not supported"

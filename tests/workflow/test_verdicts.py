@@ -17,6 +17,8 @@ CLAIM: dict[str, Any] = {
     "id": "it_ran",
     "place": "Figure 3",
     "kind": "figure",
+    "nature": "claim",
+    "weight": "core",
     "statement": "It ran.",
     "quote": "it ran",
     "experiments": ["sparsity"],
@@ -37,7 +39,8 @@ CLAIM: dict[str, Any] = {
 
 
 def write(project: Project, *claims: dict[str, Any]) -> None:
-    (project.folder / "claims.yaml").write_text(yaml.safe_dump(list(claims)))
+    (project.folder / "claims").mkdir(exist_ok=True)
+    (project.folder / "claims" / "claims.yaml").write_text(yaml.safe_dump(list(claims)))
 
 
 def verdicts(project: Project) -> dict[str, str]:
@@ -74,7 +77,8 @@ def test_another_threshold_is_judged_anew_and_trains_nothing(judged: Project) ->
 
 
 def test_the_papers_claims_without_their_experiments(judged: Project) -> None:
-    shutil.copy(ROOT / "claims.yaml", judged.folder / "claims.yaml")
+    shutil.rmtree(judged.folder / "claims")
+    shutil.copytree(ROOT / "claims", judged.folder / "claims")
     assert judged.planned() == {"claims": 1}
     judged.snakemake("claims")
     content = json.loads((judged.folder / "results" / "quick" / "claims.json").read_text())
@@ -96,5 +100,5 @@ def test_a_mistake_in_the_claims_ends_the_run_with_a_sentence(judged: Project) -
 
 
 def test_a_project_without_claims_judges_none(judged: Project) -> None:
-    (judged.folder / "claims.yaml").unlink()
+    shutil.rmtree(judged.folder / "claims")
     assert judged.planned() == {}

@@ -1,4 +1,4 @@
-"""The verdict on each claim of claims.yaml and of own files, from the experiments that are configured."""
+"""The verdict on each claim of the folder claims and of own files, from the experiments that are configured."""
 
 if CLAIMS:
 

@@ -1,7 +1,8 @@
 """Claims, each with the statistic that decides it, and the values that support and that refute it.
 
-``claims.yaml`` holds those of the paper: what supports and what refutes each was written before the results were
-looked at. Own ones lie in files of their own. The rule that judges them is in :mod:`reproduction.analysis.verdicts`.
+The folder ``claims`` holds those of the paper, a file a section: what supports and what refutes each was written before
+the results were looked at. Own ones lie in files of their own. The rule that judges them is in
+:mod:`reproduction.analysis.verdicts`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError, model_validator
 
-from reproduction.analysis.verdict_file import (
-    ClaimError,
-)
+from reproduction.analysis.verdict_file import MENDED, ClaimError, Nature, Over, Weight
 from reproduction.errors import describe
 from reproduction.files import read_yaml
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,9 @@ class Statistic(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     function: Text = Field(description="Name of a function of reproduction.analysis.statistics.")
+    over: Over = Field(
+        "mean", description="Of the samples: their mean, or, where all of them count, the largest or smallest."
+    )
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -136,6 +135,9 @@ class Control(_Model):
     headline: Headline = ""
     passes: NumberSet = Field(description="The values with which the claim stands.")
     decisive: bool = Field(False, description="True where failing refutes the claim; else it limits it.")
+    registered: bool = Field(
+        False, description="True for the statistic that was registered first: it is shown, and decides nothing."
+    )
 
 
 class Claim(_Model):
@@ -144,6 +146,12 @@ class Claim(_Model):
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     place: str = Field("own", description="Where it is said.")
     kind: str = "own"
+    nature: Nature = Field(
+        "claim", description="Whether the paper asserts it, slips in printing it, or we ask for more."
+    )
+    weight: Weight = Field("supporting", description="How much of what the paper is about stands or falls with it.")
+    as_printed: str = Field("", description="Of a misprint or slip: what is printed, and what its reader gets wrong.")
+    consequence_of: str = Field("", description="The claim with the finding that this one follows from, if any.")
     statement: Text = Field(description="The claim in our words.")
     quote: str = Field("", description="A few of the words in which it was made, fewer than 20.")
     experiments: list[Text] = Field(min_length=1, description="Experiments whose results the statistic reads.")
@@ -160,7 +168,7 @@ class Claim(_Model):
     requires: dict[str, dict[str, Any]] = Field({}, description="Settings that an experiment must have been run with.")
     needs: Text = Field(description="Which scale (or which further runs) would decide it where this one does not, why.")
     deterministic: bool = Field(False, description="True where the statistic has no chance in it: one sample decides.")
-    change_our_mind: Text = Field(description="The check that would change the verdict.")
+    change_our_mind: str = Field("", description="The experiment that would change the verdict, if one could.")
     amended: str = Field("", description="What was changed after the results were seen, and why. Thresholds never are.")
 
     @property
@@ -174,8 +182,12 @@ class Claim(_Model):
             raise ValueError(f"the quote of {self.id} has {len(self.quote.split())} words; keep it under 20")
         if self.supported.overlaps(self.refuted):
             raise ValueError(f"{self.id}: supported {self.supported.text!r} and refuted {self.refuted.text!r} overlap")
+        if bool(self.as_printed) != (self.nature in MENDED):
+            raise ValueError(f"{self.id}: as_printed belongs to misprints and slips, and to all of them")
         if wrong := set(self.limited) - set(self.scales):
             raise ValueError(f"{self.id}: {wrong.pop()!r} is in limited and not in scales")
+        if any(control.decisive and control.registered for control in self.controls):
+            raise ValueError(f"{self.id}: a control that is registered decides nothing")
         if wrong_names := set(self.requires) - set(self.all_experiments):
             raise ValueError(f"{self.id}: requires names {wrong_names.pop()!r}, which is not among its experiments")
         return self
@@ -186,7 +198,15 @@ class PaperClaim(Claim):
 
     place: Text = Field(description="Where the paper says so: 'Figure 3, left; Section 3.1'.")
     kind: Literal["figure", "text", "appendix", "theory"]
-    quote: Text = Field(description="A few of the paper's own words, fewer than 20.")
+    nature: Nature
+    weight: Weight
+    quote: str = Field("", description="A few of the paper's own words, fewer than 20; an extension may have none.")
+
+    @model_validator(mode="after")
+    def _quoted(self) -> PaperClaim:
+        if not self.quote and self.nature != "extension":
+            raise ValueError(f"{self.id}: quote the paper's words; only an extension has none")
+        return self
 
 
 def load_claims(path: Path, kind: type[Claim] = PaperClaim) -> list[Claim]:
@@ -227,6 +247,10 @@ def load_all(paper: Iterable[Path], own: Iterable[Path]) -> tuple[list[Claim], l
     ours = [claim for path in paper for claim in load_claims(path)]
     others = [claim for path in own for claim in load_claims(path, Claim)]
     refuse_twins([*ours, *others], "the files of claims")
+    known = {claim.id for claim in (*ours, *others)}
+    for claim in (*ours, *others):
+        if claim.consequence_of and claim.consequence_of not in known:
+            raise ClaimError(f"{claim.id}: consequence_of names {claim.consequence_of!r}, which is no claim")
     return ours, others
 
 

@@ -1,10 +1,10 @@
-"""Variables that follow from those of the result files, by the names that claims.yaml uses."""
+"""Variables that follow from those of the result files, by the names that the files of claims use."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from reproduction.contract import FINISHED
 from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
 
+Rule = Literal["exact", "second_order"]
 Named = str | dict[str, float | str]
 """A variable's name, or ``name`` with the options of a derived one."""
 
@@ -85,10 +86,24 @@ def inverse_onset(dataset: xr.Dataset, fraction: float) -> xr.DataArray:
 critical_learning_rates = functools.cache(rescaled_regressor.critical_learning_rates)
 
 
-def prediction_over_onset(dataset: xr.Dataset, fraction: float, background: Background) -> xr.DataArray:
-    """Return the exact critical learning rate over that of :func:`inverse_onset`; 0 where no run is sparse."""
+def prediction_over_onset(
+    dataset: xr.Dataset, fraction: float, background: Background, rule: Rule = "exact"
+) -> xr.DataArray:
+    """Return the predicted critical learning rate over that of :func:`inverse_onset`; 0 where no run is sparse.
+
+    Args:
+        dataset: a sweep of the rescaled regressor.
+        fraction: of weights that makes a run sparse.
+        background: whether the other features are at zero or at their targets.
+        rule: the zero of the exact exponent, or of its expansion to second order (Eq. 5).
+    """
     features = dataset.sizes["feature"]
-    critical = [critical_learning_rates(float(noise), background, features)[0] for noise in dataset["noise_std"].values]
+    critical = [
+        critical_learning_rates(noise, background, features)[0]
+        if rule == "exact"
+        else rescaled_regressor.second_order(noise, background, features)
+        for noise in map(float, dataset["noise_std"].values)
+    ]
     return inverse_onset(dataset, fraction) * xr.DataArray(critical, coords={"noise_std": dataset["noise_std"].values})
 
 
@@ -111,6 +126,13 @@ def dead_that_stay(dataset: xr.Dataset, gradient: str, threshold: float) -> xr.D
     return share
 
 
+def smallest_rise_of_dead(dataset: xr.Dataset, gradient: str, threshold: float) -> xr.DataArray:
+    """Return the smallest change of the fraction of dead parameters from one task to the next."""
+    share = dead_fraction(dataset, gradient, threshold).isel(task=slice(1, None))
+    smallest: xr.DataArray = share.diff("task").min("task", skipna=False)
+    return smallest
+
+
 DERIVED: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
@@ -122,6 +144,7 @@ DERIVED: dict[str, Callable[..., Any]] = {
         ranks.rank_at,
         dead_fraction,
         dead_that_stay,
+        smallest_rise_of_dead,
         neurons.homogeneous_pairs,
         neurons.alive_fraction,
         neurons.groups,
@@ -132,3 +155,8 @@ DERIVED: dict[str, Callable[..., Any]] = {
         ranks.between_seed_gap,
     )
 }
+
+SIGNED = frozenset(
+    {"sparsity_gain", "smallest_rise_of_dead", "curvature_across", "position", "lyapunov_exponent", "matrix_similarity"}
+)
+"""Variables, derived or of the result files, that can be negative."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -17,9 +19,20 @@ CONFIDENCE = 0.95
 """Of the intervals over seeds."""
 VERDICTS = (SUPPORTED, LIMITED, NOT_SUPPORTED, UNDECIDED)
 
+Nature = Literal["claim", "misprint", "slip", "extension"]
+"""What stands before a verdict: the paper asserts it; a symbol, index or reference is wrong that nothing else uses; a
+formula or step fails as printed while what rests on it stands mended; or it is we who ask for more than the paper."""
+NATURES = get_args(Nature)
+MENDED = ("misprint", "slip")
+"""Judged in their mended form."""
+Weight = Literal["core", "supporting", "detail"]
+WEIGHTS = get_args(Weight)
+"""What the paper is about first, a matrix in a caption last."""
+Over = Literal["mean", "max", "min"]
+
 
 class ClaimError(UserError, ValueError):
-    """claims.yaml or claims.json cannot be used."""
+    """A file of claims or claims.json cannot be used."""
 
 
 class JudgedControl(BaseModel):
@@ -29,18 +42,24 @@ class JudgedControl(BaseModel):
     headline: str = ""
     passes: str = ""
     decisive: bool = False
+    registered: bool = False
     effect: float | None = None
     interval: tuple[float, float] | None = None
+    over: Over = "mean"
     samples: int = 0
     passed: bool | None = None
 
 
 class JudgedClaim(BaseModel):
-    """A claim with its numbers and its verdict; texts are those of ``claims.yaml``."""
+    """A claim with its numbers and its verdict; texts are those of the files of claims."""
 
     id: str = Field(pattern=r"^\S+$")
     place: str
     kind: str
+    nature: Nature = "claim"
+    weight: Weight = "supporting"
+    as_printed: str = ""
+    consequence_of: str = ""
     statement: str
     quote: str = ""
     statistic: str
@@ -50,6 +69,7 @@ class JudgedClaim(BaseModel):
     units: str = "1"
     effect: float | None = None
     interval: tuple[float, float] | None = None
+    over: Over = "mean"
     confidence: float = CONFIDENCE
     samples: int = 0
     controls: list[JudgedControl] = []
@@ -64,13 +84,15 @@ class JudgedClaim(BaseModel):
 class Verdicts(BaseModel):
     """The verdicts at a scale, their counts, the hash of each result that was read, and how the scale differs.
 
-    ``own`` are claims that are not the paper's: judged by the same rule, and counted nowhere.
+    ``verdicts`` counts what the paper asserts; ``others`` its misprints, slips and our extensions, each apart. ``own``
+    are claims of somebody's own: judged by the same rule, and counted nowhere.
     """
 
     scale: str
     claims: list[JudgedClaim]
     own: list[JudgedClaim] = []
     verdicts: dict[str, int] = {}
+    others: dict[str, dict[str, int]] = {}
     sources: dict[str, str] = {}
     notes: dict[str, str] = {}
 
@@ -102,6 +124,36 @@ def table(claims: list[JudgedClaim]) -> list[str]:
     return [line for pair in pairs for line in pair]
 
 
+def counted(claims: Iterable[JudgedClaim], natures: Iterable[str]) -> dict[str, int]:
+    """Return how often each verdict was given on the claims of some natures."""
+    wanted = set(natures)
+    chosen = [claim.verdict for claim in claims if claim.nature in wanted]
+    return {verdict: chosen.count(verdict) for verdict in VERDICTS}
+
+
+def by_weight(claims: Iterable[JudgedClaim]) -> list[JudgedClaim]:
+    """Return the claims in the order of their weight, else in their own."""
+    return sorted(claims, key=lambda claim: WEIGHTS.index(claim.weight))
+
+
+def listing(found: Verdicts) -> list[str]:
+    """Return all claims as lines: the paper's by their weight, its misprints and slips, extensions, and own ones."""
+    parts = {
+        "": [claim for claim in found.claims if claim.nature == "claim"],
+        "misprints and slips, judged mended:": [claim for claim in found.claims if claim.nature in MENDED],
+        "our extensions, not counted:": [claim for claim in found.claims if claim.nature == "extension"],
+        "own claims, not counted:": found.own,
+    }
+    lines = [line for head, claims in parts.items() if claims for line in ("", head, *table(by_weight(claims)))]
+    return [*lines[2 if parts[""] else 1 :], "", counts(found)]
+
+
 def counts(found: Verdicts) -> str:
-    """Return how often each verdict was given on the paper's claims."""
-    return "; ".join(f"{verdict}: {count}" for verdict, count in found.verdicts.items())
+    """Return how often each verdict was given on what the paper asserts, and on the rest."""
+    lines = [("", found.verdicts), *((f"{nature}s, mended: ", found.others.get(nature, {})) for nature in MENDED)]
+    lines.append(("our extensions: ", found.others.get("extension", {})))
+    return " | ".join(
+        head + "; ".join(f"{verdict}: {count}" for verdict, count in verdicts.items() if count or not head)
+        for head, verdicts in lines
+        if any(verdicts.values()) or not head
+    )

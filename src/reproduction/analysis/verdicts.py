@@ -7,6 +7,7 @@ the numbers of a claim and of its controls into a verdict.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,15 @@ from reproduction.analysis.claims import Claim, Control, Interval, Region, Stati
 from reproduction.analysis.verdict_file import (
     CONFIDENCE,
     LIMITED,
+    NATURES,
     NOT_SUPPORTED,
     SUPPORTED,
     UNDECIDED,
-    VERDICTS,
     JudgedClaim,
     JudgedControl,
+    Over,
     Verdicts,
+    counted,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +35,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of a statistic: mean, interval and sample count; ``problem`` says why where there are none."""
+    """The numbers of a statistic; ``problem`` says why where there are none.
+
+    Args:
+        effect: the mean of the samples, or the largest or smallest where all of them have to be so.
+        interval: of the mean.
+        samples: their number.
+        over: which of the three.
+    """
 
     effect: float | None
     interval: tuple[float, float] | None
     samples: int
     problem: str = ""
+    over: Over = "mean"
 
     @property
     def range(self) -> Interval:
@@ -48,16 +59,26 @@ class Measured:
     def __str__(self) -> str:
         if self.effect is None:
             return self.problem
-        if self.interval is None:
+        if self.samples == 1:
             return f"{self.effect:.3g} (one sample)"
+        if self.interval is None:
+            return f"{self.effect:.3g} ({EXTREMES[self.over]} of {self.samples} samples)"
         return f"{self.effect:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}], {self.samples} samples"
 
 
-def summarize(samples: ArrayLike) -> Measured:
-    """Return the mean of the samples and its t-interval at 95 % confidence; samples that are NaN are left out.
+EXTREMES = {"max": "the largest", "min": "the smallest"}
+
+
+def summarize(samples: ArrayLike, over: Over = "mean", lowest: float = -math.inf) -> Measured:
+    """Return the mean of the samples and its t-interval at 95 % confidence, or their largest or smallest.
+
+    Samples that are NaN are left out.
 
     Args:
         samples: shape (samples,), one number a seed.
+        over: ``max`` or ``min`` where each sample counts: what holds always, one instance refutes, and a mean over
+            instances has no meaning.
+        lowest: what the statistic cannot fall below; neither does its interval.
     """
     import numpy as np
     from scipy.stats import t
@@ -65,12 +86,12 @@ def summarize(samples: ArrayLike) -> Measured:
     values = np.asarray(samples, dtype=float)
     values = values[np.isfinite(values)]
     if values.size == 0:
-        return Measured(None, None, 0, "no run of it finished")
+        return Measured(None, None, 0, "no run of it finished", over)
+    if over != "mean" or values.size == 1:
+        return Measured(float(getattr(values, over)()), None, values.size, over=over)
     mean = float(values.mean())
-    if values.size == 1:
-        return Measured(mean, None, 1)
     half = float(t.ppf((1 + CONFIDENCE) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size))
-    return Measured(mean, (mean - half, mean + half), values.size)
+    return Measured(mean, (max(mean - half, lowest), mean + half), values.size)
 
 
 def outcome(measured: Measured, passes: Region) -> bool | None:
@@ -117,7 +138,11 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
     if obstacle or measured.effect is None:
         return Verdict(UNDECIDED, f"{obstacle or measured.problem}: {claim.needs}")
     limits = [f"scale {scale} decides with limits only ({claim.needs})"] if scale in claim.limited else []
-    outcomes = [outcome(one, control.passes) for one, control in zip(controls, claim.controls, strict=True)]
+    # The statistic that was registered first is shown with what it gives, and decides nothing.
+    outcomes = [
+        control.registered or outcome(one, control.passes)
+        for one, control in zip(controls, claim.controls, strict=True)
+    ]
     failed = [_about(claim.controls[i], controls[i]) for i, passed in enumerate(outcomes) if passed is False]
     decisive = [i for i, passed in enumerate(outcomes) if passed is False and claim.controls[i].decisive]
     supports, refutes = claim.supported.meets(measured.range), claim.refuted.meets(measured.range)
@@ -134,7 +159,7 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
         return Verdict(UNDECIDED, f"the interval reaches from support to refutation: {numbers}; {claim.needs}")
     limits += failed
     limits += [f"open: {_about(claim.controls[i], controls[i])}" for i, passed in enumerate(outcomes) if passed is None]
-    if measured.interval is None and not claim.deterministic:
+    if measured.samples == 1 and not claim.deterministic:
         limits.append("one sample gives no interval")
     if not claim.supported.holds(measured.range):
         if claim.supported.holds(effect):
@@ -145,7 +170,8 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
             limits.append("the effect lies in between, and the interval excludes what supports")
     if limits:
         return Verdict(LIMITED, f"{numbers}; limits: {'; '.join(limits)}")
-    count = f"all {len(controls)} controls pass" if len(controls) > 1 else "its control passes" if controls else ""
+    used = sum(not control.registered for control in claim.controls)
+    count = f"all {used} controls pass" if used > 1 else "its control passes" if used else ""
     return Verdict(SUPPORTED, "; ".join(filter(None, [numbers, count])))
 
 
@@ -173,7 +199,8 @@ def compute(
         scale=scale,
         claims=judged,
         own=[_judged(claim, results, scale) for claim in own],
-        verdicts={verdict: sum(claim.verdict == verdict for claim in judged) for verdict in VERDICTS},
+        verdicts=counted(judged, ["claim"]),
+        others={nature: counted(judged, [nature]) for nature in NATURES if nature != "claim"},
         sources={name: str(data.attrs.get("config_hash", "")) for name, data in sorted(results.items())},
         notes={name: note for name, note in notes.items() if note},
     )
@@ -183,7 +210,10 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
     measured = _measure(claim.statistic, results)
     controls = [_measure(control.statistic, results) for control in claim.controls]
     found = judge(claim, measured, controls, scale, _obstacle(claim, results))
-    said = {"id", "place", "kind", "statement", "quote", "headline", "units", "change_our_mind", "amended"}
+    said = {
+        *("id", "place", "kind", "nature", "weight", "statement", "quote", "as_printed", "consequence_of"),
+        *("headline", "units", "change_our_mind", "amended"),
+    }
     return JudgedClaim(
         **claim.model_dump(include=said),
         **_numbers(measured),
@@ -193,7 +223,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         confidence=CONFIDENCE,
         controls=[
             JudgedControl(
-                **control.model_dump(include={"statement", "headline", "passes", "decisive"}),
+                **control.model_dump(include={"statement", "headline", "passes", "decisive", "registered"}),
                 **_numbers(one),
                 passed=outcome(one, control.passes),
             )
@@ -207,16 +237,17 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
 
 
 def _numbers(measured: Measured) -> dict[str, Any]:
-    return {"effect": measured.effect, "interval": measured.interval, "samples": measured.samples}
+    return {name: getattr(measured, name) for name in ("effect", "interval", "samples", "over")}
 
 
 def _measure(statistic: Statistic, results: Mapping[str, xr.Dataset]) -> Measured:
-    from reproduction.analysis.statistics import NoDataError, evaluate
+    from reproduction.analysis.statistics import NoDataError, evaluate, lowest
 
     try:
-        return summarize(evaluate(statistic.function, statistic.arguments, results))
+        samples = evaluate(statistic.function, statistic.arguments, results)
+        return summarize(samples, statistic.over, lowest(statistic.function, statistic.arguments))
     except NoDataError as error:
-        return Measured(None, None, 0, str(error))
+        return Measured(None, None, 0, str(error), statistic.over)
 
 
 def _obstacle(claim: Claim, results: Mapping[str, xr.Dataset]) -> str:

@@ -343,11 +343,9 @@ def summary_of_a_run(config: Config, layout: Layout) -> None:
 @_of_scale
 def claims_table(config: Config, layout: Layout) -> None:
     """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
-    from reproduction.analysis.verdict_file import counts, read_verdicts, table
+    from reproduction.analysis.verdict_file import listing, read_verdicts
 
-    found = read_verdicts(layout.claims(config.scale))
-    own = ["", "own claims, not counted:", *table(found.own)] if found.own else []
-    _say([*table(found.claims), counts(found), *own])
+    _say(listing(read_verdicts(layout.claims(config.scale))))
 
 
 @cli.command("gallery")

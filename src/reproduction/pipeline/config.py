@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import reproduction.experiments
 from reproduction.contract import Experiment, S, Settings
 from reproduction.errors import ConfigError, check_names, describe, nearest
 from reproduction.files import read_yaml
-from reproduction.pipeline.notes import note
+from reproduction.pipeline.notes import Origins, note, origins
 
 RESERVED = ("all", "cifar10", "claims", "paper")
 RULES = ("collect_", "train_")
@@ -75,6 +75,13 @@ class Cluster(_Model):
         return {name: value for name, value in named.items() if value}
 
 
+class Origin(_Model):
+    """Where the settings of an experiment come from; what is in neither list is ours."""
+
+    paper: list[str] = Field([], description="Settings that the paper gives.")
+    open: list[str] = Field([], description="Settings that an experiment of the paper has, and that it leaves open.")
+
+
 class ExperimentConfig(_Model):
     """One result file: an experiment with its settings and its sweep."""
 
@@ -82,6 +89,9 @@ class ExperimentConfig(_Model):
         "", description="The module, where it is not the id: one of reproduction.experiments, or any: my_lab.spins."
     )
     settings: dict[str, Any] = Field({}, description="What the sweep keeps fixed; the experiment's own fields.")
+    origin: Origin = Field(
+        Origin(), description="Where they come from: the paper, our choice where it leaves open, or us."
+    )
     seeds: Seed | list[Seed] = Field(description="A number of seeds, 0 and up, or their list.")
     sweep: list[dict[str, list[float | str]]] = Field(
         min_length=1, description="Products of axis values, without overlap; their union is the sweep."
@@ -135,6 +145,7 @@ class Config(_Model):
     figures: dict[Id, FigureConfig]
     own_claims: list[Path] = Field([], description="Files of claims that are not the paper's; judged, counted nowhere.")
     _notes: dict[str, str] = PrivateAttr(default_factory=dict)
+    _paper: dict[str, Settings] = PrivateAttr(default_factory=dict)
 
     def module_of(self, experiment_id: str) -> str:
         """Return the module of an experiment's id; one of ``reproduction.experiments`` by its short name."""
@@ -158,6 +169,12 @@ class Config(_Model):
     def note_of(self, experiment_id: str) -> str:
         """Return how the settings of an experiment's id differ from those of ``config.yaml``, the paper's, in words."""
         return self._notes.get(experiment_id, "")
+
+    def origins_of(self, experiment_id: str) -> Origins:
+        """Return the settings of an experiment's id by where each comes from."""
+        here = self.settings_of(experiment_id)
+        origin = self.experiments[experiment_id].origin
+        return origins(here, self._paper.get(experiment_id, here), origin.paper, origin.open)
 
 
 def experiment_names() -> list[str]:
@@ -229,6 +246,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     except ValidationError as error:
         raise ConfigError(describe(error, f"configuration (scale {scale})", Config)) from None
     _check_references(config)
+    config._paper.update(_of_the_paper(config, base))
     config._notes.update(_notes(config, base))
     return config
 
@@ -249,15 +267,46 @@ def _ends(values: list[Any]) -> list[Any]:
     return [values[0], values[-1]] if len(values) > 1 else values
 
 
-def _notes(config: Config, base: Mapping[str, Any]) -> dict[str, str]:
-    """How each experiment that ``config.yaml`` has differs from there."""
+def _of_the_paper(config: Config, base: Mapping[str, Any]) -> dict[str, Settings]:
+    """The settings that ``config.yaml`` has of each experiment that is left."""
     found = {}
     for experiment_id, entry in dict(base.get("experiments") or {}).items():
         if experiment_id in config.experiments:
             experiment = load_experiment(config.module_of(experiment_id))
-            paper = check_settings(experiment, entry.get("settings") or {}, f"config.yaml: experiments.{experiment_id}")
-            found[experiment_id] = note(config.settings_of(experiment_id), paper)
+            where = f"config.yaml: experiments.{experiment_id}"
+            found[experiment_id] = check_settings(experiment, entry.get("settings") or {}, where)
     return found
+
+
+def _notes(config: Config, base: Mapping[str, Any]) -> dict[str, str]:
+    """How each experiment that ``config.yaml`` has differs from there: its settings, and values that no sweep has."""
+    found = {}
+    for experiment_id, paper in config._paper.items():
+        swept = {
+            name: (values, _values_of(base["experiments"][experiment_id]["sweep"], name))
+            for name, values in _axes_of(config.experiments[experiment_id].sweep).items()
+        }
+        beyond = {name: here for name, (here, there) in swept.items() if set(here) - set(there)}
+        found[experiment_id] = note(config.settings_of(experiment_id), paper, beyond)
+    return found
+
+
+def _axes_of(sweep: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, tuple[Any, ...]]:
+    """All values of each axis, in the order in which they come."""
+    return {name: _values_of(sweep, name) for part in sweep for name in part}
+
+
+def _values_of(sweep: Sequence[Mapping[str, Sequence[Any]]], name: str) -> tuple[Any, ...]:
+    listed = (value for part in sweep for value in part.get(name, ()))
+    # Numbers as numbers: YAML reads 1e-3 as a text.
+    return tuple(dict.fromkeys(_number(value) for value in listed))
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _from_environment() -> dict[str, Any]:
@@ -277,6 +326,8 @@ def _check_references(config: Config) -> None:
     for experiment_id, entry in config.experiments.items():
         config.settings_of(experiment_id)
         experiment = load_experiment(config.module_of(experiment_id))
+        where = f"configuration (scale {config.scale}): experiments.{experiment_id}.origin: "
+        check_names([*entry.origin.paper, *entry.origin.open], experiment.settings.model_fields, "setting", where)
         for number, product in enumerate(entry.sweep):
             where = f"configuration (scale {config.scale}): experiments.{experiment_id}.sweep.{number}"
             check_grid(experiment, product, where)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from mirrorsym import measures
 from reproduction import formatting
 from reproduction.analysis.verdict_file import (
     LIMITED,
+    MENDED,
     NOT_SUPPORTED,
     SUPPORTED,
     UNDECIDED,
     JudgedClaim,
     JudgedControl,
     Verdicts,
+    by_weight,
     read_verdicts,
 )
 from reproduction.errors import UserError
@@ -28,6 +30,8 @@ from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config, load_experiment
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.notes import by_origin
+from reproduction.pipeline.notes import words as words_of
 from reproduction.report import prose
 from reproduction.report.closing import seconds_by_part
 
@@ -76,10 +80,11 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
     writer = _Writer(
         {**_values(config, results), **_counts(claims), "scale": config.scale}, prose.figure_labels(config.figures)
     )
-    places = {claim.id: figure_of(claim, config) for claim in claims.claims}
+    asserted = by_weight(claim for claim in claims.claims if claim.nature == "claim")
+    places = {claim.id: figure_of(claim, config) for claim in asserted}
     entries = {
         name: _figure(name, config, layout, results, writer)
-        | {"claims": [claim.id for claim in claims.claims if places[claim.id] == name]}
+        | {"claims": [claim.id for claim in asserted if places[claim.id] == name]}
         for name in config.figures
     }
     labels = writer.labels
@@ -90,26 +95,28 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         "scale": config.scale,
         "abstract": writer.paragraphs(words["abstract"]),
         "formulas": words["method"]["formulas"],
-        "headlines": [row for claim in claims.claims for row in _headlines(claim, places[claim.id] or "", labels)],
+        "headlines": [row for claim in asserted for row in _headlines(claim, places[claim.id] or "", labels)],
         "figures": entries,
         "sections": _sections(words, config),
         "claims_by_id": {claim.id: _claim(claim) for claim in (*claims.claims, *claims.own)},
         "elsewhere": {
             "title": words["elsewhere"],
-            "claims": [claim.id for claim in claims.claims if places[claim.id] is None],
+            "claims": [claim.id for claim in asserted if places[claim.id] is None],
         },
+        "mended": _part(words["mended"], claims.claims, MENDED, writer),
+        "extensions": _part(words["extensions"], claims.claims, ("extension",), writer),
         "own": {"title": words["own"], "claims": [claim.id for claim in claims.own]},
         "choices": _choices(config, writer),
-        "deviating": _deviations(words, claims, results, writer),
+        "deviating": _deviations(words, claims, results, writer, config),
         "seconds": _compute(config, layout, results),
         "hashes": [{"experiment": name, **_provenance(data)} for name, data in results.items()],
         "software": _merged(results.values(), "software"),
         "code": _merged(results.values(), "code_version"),
         "verdicts": _verdicts(claims),
-        "groups": _groups(claims, places, config, labels),
+        "groups": _groups(asserted, places, config, labels),
     }
-    report["groups"] += [report["own"]] if claims.own else []
-    report["failed_claims"] = [claim.id for claim in claims.claims if claim.verdict == NOT_SUPPORTED]
+    report["groups"] += [report[part] for part in ("mended", "extensions", "own") if report[part]["claims"]]
+    report["failed_claims"] = _findings(asserted)
     parts = (
         "introduction",
         "method",
@@ -126,6 +133,23 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         report[part] = {"title": words[part]["title"], "text": writer.paragraphs(text)}
     report["references"] = _references(words["references"], prose.cited(report), sources)
     return report
+
+
+def _part(words: Mapping[str, Any], claims: Iterable[JudgedClaim], natures: Iterable[str], writer: _Writer) -> Any:
+    """A section of claims that are none of the paper's own: its words, and the ids in the order of their weight."""
+    wanted = set(natures)
+    chosen = [claim.id for claim in by_weight(claim for claim in claims if claim.nature in wanted)]
+    return {"title": words["title"], "text": writer.paragraphs(words["text"]), "claims": chosen}
+
+
+def _findings(claims: Iterable[JudgedClaim]) -> list[dict[str, Any]]:
+    """The claims that are not supported, each finding once, with the claims that fail as its consequences under it."""
+    failed = {claim.id: claim for claim in claims if claim.verdict == NOT_SUPPORTED}
+    heads = [claim for claim in failed.values() if claim.consequence_of not in failed]
+    return [
+        {"claim": head.id, "consequences": [one.id for one in failed.values() if one.consequence_of == head.id]}
+        for head in heads
+    ]
 
 
 class _Writer:
@@ -188,8 +212,12 @@ def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]
 
 
 def _counts(claims: Verdicts) -> dict[str, str]:
-    verdicts = [claim.verdict for claim in claims.claims]
+    verdicts = [claim.verdict for claim in claims.claims if claim.nature == "claim"]
     counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
+    for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
+        counts[f"claims.{name}"] = str(sum(claim.nature in natures for claim in claims.claims))
+    held = [claim.verdict == SUPPORTED for claim in claims.claims if claim.nature in MENDED]
+    counts |= {"claims.mended": str(sum(held)), "claims.printed": str(len(held))}
     confidence = sorted({claim.confidence for claim in claims.claims})
     percent = formatting.values([100 * value for value in confidence])
     return {**counts, "claims.total": str(len(verdicts)), "claims.confidence": percent}
@@ -204,19 +232,21 @@ def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
 
 def _claim(claim: JudgedClaim) -> dict[str, Any]:
     """A claim as the report shows it: sentences and numbers as text."""
-    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended")
+    sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended", "as_printed")
     return {
         **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
-        **{name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at")},
+        **{
+            name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at", "nature", "weight")
+        },
         "symbol": MARKS[claim.verdict]["symbol"],
         "key": MARKS[claim.verdict]["key"],
-        "effect": _effect(claim.effect, claim.interval, claim.units),
+        "effect": _effect(claim, claim.units),
         "samples": _samples(claim.samples),
         "controls": [
             {
                 "statement": formatting.typeset(control.statement).rstrip("."),
                 "passes": formatting.typeset(control.passes),
-                "effect": _effect(control.effect, control.interval, "1"),
+                "effect": _effect(control, "1"),
                 "samples": _samples(control.samples),
                 "mark": {True: "✓", False: "✗", None: "?"}[control.passed],
             }
@@ -233,18 +263,21 @@ def _headlines(claim: JudgedClaim, figure: str, labels: Mapping[str, str]) -> li
         *((control, "1") for control in claim.controls),
     ]
     return [
-        {"what": formatting.typeset(one.headline), "value": _effect(one.effect, one.interval, units), **place}
+        {"what": formatting.typeset(one.headline), "value": _effect(one, units), **place}
         for one, units in numbers
         if one.headline and one.effect is not None
     ]
 
 
-def _effect(effect: float | None, interval: tuple[float, float] | None, units: str) -> str:
-    if effect is None:
+def _effect(one: JudgedClaim | JudgedControl, units: str) -> str:
+    """The mean with its interval, or the largest or smallest sample where each of them counts."""
+    if one.effect is None:
         return "–"
-    text = formatting.number(effect)
-    if interval is not None:
-        text += f" [{formatting.number(interval[0])}, {formatting.number(interval[1])}]"
+    text = formatting.number(one.effect)
+    if one.interval is not None:
+        text += f" [{formatting.number(one.interval[0])}, {formatting.number(one.interval[1])}]"
+    elif one.over != "mean":
+        text = {"max": "at most ", "min": "at least "}[one.over] + text
     return formatting.with_unit(text, units)
 
 
@@ -308,9 +341,9 @@ def _choices(config: Config, writer: _Writer) -> list[dict[str, Any]]:
 
 
 def _deviations(
-    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer
+    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer, config: Config
 ) -> list[list[prose.Run]]:
-    """The stand-ins of this scale, what it says of its experiments, and what deviates at every scale."""
+    """The stand-ins of this scale, where each experiment has its settings from, and what deviates at every scale."""
     part = words["deviations"]
     found = [
         writer.runs(entry["text"])
@@ -322,8 +355,10 @@ def _deviations(
         note = data.attrs["scale_note"]
         said = claims.notes.get(name, "")
         texts = [note, said if said not in note else ""]
-        if any(texts):
-            found.append([{"code": name}, {"text": f": {'; '.join(filter(None, texts))}."}])
+        sources = by_origin(config.origins_of(name))
+        listed = [f"{head}: {', '.join(words_of(*one) for one in said.items())}" for head, said in sources if said]
+        if any(texts) or listed:
+            found.append([{"code": name}, {"text": f": {'; '.join(filter(None, [*texts, *listed]))}."}])
     return [*found, *(writer.runs(text) for text in part["always"])]
 
 
@@ -364,14 +399,14 @@ def _merged(results: Iterable[xr.Dataset], attribute: str, separator: str = ",")
 
 
 def _groups(
-    claims: Verdicts, places: Mapping[str, str | None], config: Config, labels: Mapping[str, str]
+    claims: Sequence[JudgedClaim], places: Mapping[str, str | None], config: Config, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The claims table: one group a figure, in the configuration's order, then what belongs to none, by kind."""
     found = []
     for name, figure in config.figures.items():
-        chosen = [claim.id for claim in claims.claims if places[claim.id] == name]
+        chosen = [claim.id for claim in claims if places[claim.id] == name]
         found.append({"title": f"{labels[name]}: {figure.title}", "claims": chosen})
-    rest = [claim for claim in claims.claims if places[claim.id] is None]
+    rest = [claim for claim in claims if places[claim.id] is None]
     for kind in dict.fromkeys(claim.kind for claim in rest):
         chosen = [claim.id for claim in rest if claim.kind == kind]
         found.append({"title": KINDS.get(kind, kind), "claims": chosen})

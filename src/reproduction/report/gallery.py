@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from reproduction.files import FileError, write_atomically
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
+from reproduction.pipeline.notes import Origins, by_origin
 
 START, END = "<!-- gallery: made by `mirrorsym gallery` -->", "<!-- end of the gallery -->"
 WIDTH = 900
@@ -25,7 +27,7 @@ def write_gallery(config: Config, layout: Layout) -> list[Path]:
     entries = []
     for name, figure in config.figures.items():
         write_atomically(gallery / f"{name}.png", shrunk(layout.figure(config.scale, name, "png")))
-        lines = [caption(layout.result(config.scale, part)) for part in figure.experiments]
+        lines = [caption(layout.result(config.scale, part), config.origins_of(part)) for part in figure.experiments]
         under = "<br>\n".join(lines or ["Computed from the definition; no experiment."])
         entries.append(f"### {name}: {figure.title}\n\n![{name}](docs/gallery/{name}.png)\n\n{under}\n")
     readme = layout.root / "README.md"
@@ -35,16 +37,23 @@ def write_gallery(config: Config, layout: Layout) -> list[Path]:
     return sorted(gallery.glob("*.png"))
 
 
-def caption(result: Path) -> str:
-    """Return one line on a result file: experiment, scale, seeds and settings.
+def caption(result: Path, origins: Origins) -> str:
+    """Return one line on a result file: experiment, scale, seeds, and settings by where they come from.
 
     Raises:
         FileError: if the file is missing.
     """
     dataset = store.read(result)
-    note = dataset.attrs["scale_note"] or f"{dataset.attrs['scale']}: at the paper's settings"
-    listed = ", ".join(f"{key} {_short(value)}" for key, value in store.settings_of(dataset).items())
-    return f"`{dataset.attrs['experiment']}` ({note}; {dataset.sizes['seed']} seeds): {listed}."
+    note = dataset.attrs["scale_note"] or dataset.attrs["scale"]
+    settings = store.settings_of(dataset)
+
+    def listed(names: Iterable[str]) -> str:
+        return ", ".join(f"{name} {_short(settings[name])}" for name in names if name in settings)
+
+    parts = [(head, listed(names)) for head, names in by_origin(origins)]
+    said = "; ".join(f"{head}: {names}" for head, names in parts if names)
+    seeds = dataset.sizes["seed"]
+    return f"`{dataset.attrs['experiment']}` ({note}; {seeds} {'seed' if seeds == 1 else 'seeds'}) {said}."
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mirrorsym import measures
 from reproduction.analysis import neurons, products, runs
-from reproduction.analysis.verdict_file import read_verdicts
+from reproduction.analysis.verdict_file import by_weight, read_verdicts
 from reproduction.files import FileError, write_atomically
 from reproduction.formatting import duration, number, setting
 from reproduction.pipeline import store
@@ -95,8 +95,8 @@ def _judged(layout: Layout, scales: Iterable[str]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for scale in scales:
         if layout.claims(scale).is_file():
-            for claim in read_verdicts(layout.claims(scale)).claims:
-                if set(claim.experiments) & set(TABLES):
+            for claim in by_weight(read_verdicts(layout.claims(scale)).claims):
+                if claim.nature == "claim" and set(claim.experiments) & set(TABLES):
                     entry = found.setdefault(claim.id, {**claim.model_dump(), "said": []})
                     entry["said"].append({"scale": scale, "verdict": claim.verdict, "reason": claim.reason})
     return list(found.values())

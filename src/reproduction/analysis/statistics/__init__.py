@@ -2,12 +2,13 @@
 
 A statistic is a function ``(results, **arguments)`` with ``results`` a mapping from experiments to their datasets; it
 returns a one-dimensional DataArray, the samples (one a seed, or one a cell of a phase diagram). The arguments stand in
-``claims.yaml``, thresholds among them: there is none in this package.
+the files of claims, thresholds among them: there is none in this package.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["NoDataError", "StatisticError", "evaluate"]
+__all__ = ["NoDataError", "StatisticError", "evaluate", "lowest"]
 
 
 def evaluate(function: str, arguments: Mapping[str, Any], results: Mapping[str, xr.Dataset]) -> NDArray[np.float64]:
@@ -26,7 +27,7 @@ def evaluate(function: str, arguments: Mapping[str, Any], results: Mapping[str, 
 
     Args:
         function: name of the statistic.
-        arguments: what ``claims.yaml`` writes beside the name.
+        arguments: what the file of claims writes beside the name.
         results: datasets by experiment.
 
     Raises:
@@ -67,3 +68,13 @@ def evaluate(function: str, arguments: Mapping[str, Any], results: Mapping[str, 
         left = ", ".join(str(dim) for dim in samples.dims)
         raise StatisticError(f"statistic {function} leaves the dimensions {left}; pick or reduce all but one")
     return np.atleast_1d(np.asarray(samples.values, dtype=float))
+
+
+def lowest(function: str, arguments: Mapping[str, Any]) -> float:
+    """Return what a statistic cannot fall below: 0 for a size, a count or a share, else minus infinity."""
+    from reproduction.analysis.derived import SIGNED
+
+    variable = arguments.get("variable")
+    name = variable.get("name") if isinstance(variable, dict) else variable
+    is_size = function not in ("difference", "trend") and name not in SIGNED
+    return 0.0 if is_size or arguments.get("absolute") else -math.inf

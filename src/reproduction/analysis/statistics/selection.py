@@ -1,4 +1,4 @@
-"""Pick cells of a result file by what ``claims.yaml`` writes, and reduce the dimensions that are left."""
+"""Pick cells of a result file by what the files of claims write, and reduce the dimensions that are left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOLERANCE = 1e-9
 
 
 class StatisticError(UserError, ValueError):
-    """A statistic of claims.yaml does not exist or does not fit the data."""
+    """A statistic of a claim does not exist or does not fit the data."""
 
 
 class NoDataError(UserError, LookupError):

@@ -1,4 +1,4 @@
-"""A statistic for what two matrices share by a symmetry: they are held against the same two of other networks."""
+"""Statistics of what a symmetry does: to two matrices that share one, and to the loss across a mirror."""
 
 from __future__ import annotations
 
@@ -30,4 +30,23 @@ def key_query_across_seeds(results: Results, *, experiment: str, at: At, reduce:
     return own / across.where(across > 0)
 
 
-STATISTICS: dict[str, Callable[..., xr.DataArray]] = {"key_query_across_seeds": key_query_across_seeds}
+def well_off_the_mirror(results: Results, *, experiment: str, variable: str, decay: float) -> xr.DataArray:
+    """Return how far from a mirror the loss across it is lowest: of all mirrors the nearest, with decay the farthest.
+
+    Args:
+        results: datasets by experiment.
+        experiment: one with a loss over ``distance`` from each ``mirror`` and its curvature there.
+        variable: the loss without decay.
+        decay: gamma, in units of the absolute curvature at the mirror.
+    """
+    dataset = dataset_of(results, experiment).isel(batch_size=-1)
+    across = dataset[variable] + decay * abs(dataset["curvature_across"]) * dataset["distance"] ** 2
+    lowest = abs(dataset["distance"].isel(distance=across.argmin("distance")))
+    nearest: xr.DataArray = lowest.min("mirror") if decay == 0 else lowest.max("mirror")
+    return nearest
+
+
+STATISTICS: dict[str, Callable[..., xr.DataArray]] = {
+    "key_query_across_seeds": key_query_across_seeds,
+    "well_off_the_mirror": well_off_the_mirror,
+}

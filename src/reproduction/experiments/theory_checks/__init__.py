@@ -21,23 +21,20 @@ if TYPE_CHECKING:
 NAMES = (
     *("definition2", "fig1_matrix", "fig1_projection"),
     *("theorem1_part1", "theorem1_part2", "footnote1", "hessian_near_mirror", "theorem1_part3"),
-    *(
-        "theorem1_part4",
-        "theorem1_part4_proof",
-        "local_minimum",
-        "assumption1_bounded_space",
-        "assumption1_models",
-        "decay_sparse",
-    ),
+    *("theorem1_part3_bounded", "theorem1_part4", "theorem1_part4_proof", "theorem1_part4_models", "local_minimum"),
+    *("bounded_space", "assumption1_bounded_space", "assumption1_models", "decay_sparse", "sparsity_unique"),
     *("corollary1", "optimizer_momentum", "optimizer_adam", "optimizer_adam_no_momentum", "equivariance"),
-    *("stationary_point", "bias_removes_symmetry", "noise_removes_conditions"),
-    *("eq2", "eq2_near_zero", "eq2_two_mirrors", "eq3", "eq14", "eq14_background", "eq4", "independent_dynamics"),
-    *("escape_rate", "decay_shift", "gd_attraction", "lyapunov_large_rate"),
+    *("stationary_point", "bias_removes_symmetry", "noise_removes_conditions", "low_rank_stays", "rounding"),
+    *("eq2", "eq2_near_zero", "eq2_two_mirrors", "eq3", "eq14", "eq14_background", "eq4"),
+    *("independent_dynamics", "linear_coupling", "escape_rate", "escape_rate_limit", "decay_shift"),
+    *("gd_attraction", "gd_attraction_small_rate", "critical_decay", "lyapunov_large_rate"),
     *("eq5_expansion", "eq5_condition", "eq5_denominator", "theorem5", "diagonal_approximation", "fisher"),
-    *("eq6", "eq6_no_symmetry", "lasso", "dcs_faithful", "dcs_stationary", "dcs_favored"),
-    *("theorem2_part1", "theorem2_part2", "theorem2_proof", "rescaling_mirrors"),
-    *("theorem3_part1", "theorem3_part2", "theorem3_low_rank", "footnote3"),
-    *("theorem4_part1", "theorem4_part2", "eq57", "eq11", "footnote5"),
+    *("noise_attracts_rank_one", "noise_attracts_in_sum"),
+    *("eq6", "eq6_no_symmetry", "lasso", "dcs_faithful", "dcs_stationary", "dcs_favored", "dcs_favored_bounded"),
+    *("theorem2_part1", "theorem2_part2", "theorem2_part2_bounded", "theorem2_proof", "eq37", "positive_rescaling"),
+    *("rescaling_mirrors", "theorem3_part1", "theorem3_part2", "theorem3_part2_bounded", "theorem3_proof"),
+    *("double_rotation_favored", "theorem3_low_rank", "theorem3_rows", "footnote3", "footnote3_only"),
+    *("theorem4_part1", "theorem4_part2", "theorem4_part2_bounded", "filters", "eq57", "eq11", "footnote5"),
 )
 
 
@@ -70,7 +67,7 @@ def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context)
         context: its ``progress`` is called once a check.
 
     Returns:
-        The violations with dimensions (check, seed), NaN where a statement has no mended form or no control.
+        The violations with dimensions (check, seed), NaN where a statement has no mended form, control or edge.
     """
     names, known = [str(name) for name in grid["check"]], checks()
     found = []
@@ -81,6 +78,8 @@ def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context)
         "violation": [one.printed for one in found],
         "violation_mended": [one.mended for one in found],
         "violation_control": [one.control for one in found],
+        "violation_edge": [one.edge for one in found],
+        "violation_registered": [one.registered for one in found],
     }
     return EXPERIMENT.dataset(grid, seed, values, {})
 
@@ -94,6 +93,8 @@ EXPERIMENT = Experiment(
         "violation": Variable((), "violation of the statement as printed, 0 where it holds"),
         "violation_mended": Variable((), "violation of the statement with the conditions or factors that it needs"),
         "violation_control": Variable((), "the same measure where the statement cannot hold"),
+        "violation_edge": Variable((), "the same measure at a degenerate or extreme edge of the statement's words"),
+        "violation_registered": Variable((), "the measure that was registered first, where it was amended"),
     },
     coords={},
     run=run,

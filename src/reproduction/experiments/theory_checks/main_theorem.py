@@ -14,7 +14,9 @@ from torch import Tensor
 from mirrorsym.mirrors import Mirror
 from mirrorsym.stability import gamma_0, gamma_1
 from reproduction.experiments.theory_checks.losses import (
+    Loss,
     Model,
+    factorization,
     gradient,
     hessian,
     normal,
@@ -22,9 +24,20 @@ from reproduction.experiments.theory_checks.losses import (
     random_loss,
     random_mirror,
     random_models,
+    rescaled_regression,
     symmetrized,
+    tanh_network,
 )
-from reproduction.experiments.theory_checks.violations import Violation, fraction, missing_order, order, ratio, worst
+from reproduction.experiments.theory_checks.violations import (
+    DISTANCES,
+    Violation,
+    divergence,
+    fraction,
+    missing_order,
+    order,
+    ratio,
+    worst,
+)
 
 Array = NDArray[np.float64]
 Generator = np.random.Generator
@@ -59,7 +72,10 @@ def fig1_matrix(rng: Generator) -> Violation:
     """Figure 1's O, whose second column is zero; mended: without that column."""
     printed = np.array([[1.0, -1.0], [0.0, 0.0]]).T / np.sqrt(2)
     mended = printed[:, :1]
-    return Violation(*(float(np.abs(o.T @ o - np.eye(o.shape[1])).max()) for o in (printed, mended)))
+    found = [float(np.abs(o.T @ o - np.eye(o.shape[1])).max()) for o in (printed, mended)]
+    # The zero column adds nothing to the projection, so that P and R are right as printed.
+    projection = float(np.abs(printed @ printed.T - mended @ mended.T).max())
+    return Violation(found[0], max(found[1], projection))
 
 
 def fig1_projection(rng: Generator) -> Violation:
@@ -144,8 +160,8 @@ def footnote1(rng: Generator) -> Violation:
 
 
 def hessian_near_mirror(rng: Generator) -> Violation:
-    """How fast the blocks decouple towards the mirror."""
-    missing = []
+    """How fast the blocks decouple towards the mirror; control: losses without the symmetry, whose blocks do not."""
+    missing, control = [], []
     for model in all_models(rng):
         samples, on, across = model.samples(rng, 3), model.on_mirror(rng), model.across(rng)
         far, near = (
@@ -153,7 +169,14 @@ def hessian_near_mirror(rng: Generator) -> Violation:
         )
         if near > 1e-12:
             missing.append(missing_order(1.0, order(far, near, 10)))
-    return Violation(worst(missing))
+    for mirror in (random_mirror(rng, 4, 1), random_mirror(rng, 6, 2)):
+        plain = Model("none", random_loss(rng, mirror.parameters), mirror, 3)
+        samples, on, across = plain.samples(rng, 3), plain.on_mirror(rng), plain.across(rng)
+        far, near = (
+            float(mirror.off_block(hessian(plain.mean(samples), on + s * across).numpy())) for s in (1e-3, 1e-4)
+        )
+        control.append(missing_order(1.0, order(far, near, 10)))
+    return Violation(worst(missing), control=min(control))
 
 
 def theorem1_part3(rng: Generator) -> Violation:
@@ -170,6 +193,21 @@ def theorem1_part3(rng: Generator) -> Violation:
             if critical > 1e-3:
                 control.append(not lowers(loss, w, projected, critical / 2))
     return Violation(fraction(failed), control=fraction(control))
+
+
+def theorem1_part3_bounded(rng: Generator) -> Violation:
+    """Whether gamma_0 stays bounded towards the mirror, which is what the symmetry adds to part 3.
+
+    A gamma_0 at each point exists for any loss; control: losses without the symmetry, whose gamma_0 diverges.
+    """
+    found: list[float] = []
+    control: list[float] = []
+    for model in all_models(rng):
+        plain = Model("none", random_loss(rng, model.mirror.parameters), model.mirror, 3)
+        for one, powers in ((model, found), (plain, control)):
+            loss, on, across = one.mean(one.samples(rng, 3)), one.on_mirror(rng), one.across(rng)
+            powers.append(divergence([gamma_0(loss, one.mirror, on + s * across) for s in DISTANCES]))
+    return Violation(worst(found), control=float(np.median(control)))
 
 
 def lowers(loss: Callable[[Tensor], Tensor], w: Tensor, other: Tensor, gamma: float) -> bool:
@@ -265,9 +303,50 @@ def theorem1_part4_proof(rng: Generator) -> Violation:
     return Violation(fraction(wrong[False]), fraction(wrong[True]))
 
 
+def theorem1_part4_models(rng: Generator) -> Violation:
+    """Minima of the paper's own models just above ``sqrt(E|y|**2 E|x|**2)``, relative to their start; control: below.
+
+    Their curvature has no lower bound, so that Assumption 1 fails on them. Yet at a stationary point the decay's slope
+    is balanced by the loss's: ``gamma ||u||**2 <= E|y f|`` with ``|f| <= ||u|| ||w|| |x|``, and alike for w, so that
+    above that decay only zero, which lies on each of their mirrors, is stationary.
+    """
+    found: list[float] = []
+    control: list[float] = []
+    for loss, inputs, outputs, parameters in (
+        (rescaled_regression, 3, 1, 6),
+        (tanh_network, 2, 1, 9),
+        (factorization, 3, 3, 24),
+    ):
+        samples = normal(rng, 8, inputs + outputs)
+        if loss is not tanh_network:  # labels that the model can learn, so that there is something to collapse
+            samples[:, inputs:] += samples[:, :1]
+        squares = samples.square()
+        critical = float((squares[:, :inputs].sum(1).mean() * squares[:, inputs:].sum(1).mean()).sqrt())
+        for share, sizes in ((1.001, found), (0.02, control)):
+            ends = [_decayed_minimum(loss, samples, share * critical, normal(rng, parameters)) for _ in range(3)]
+            sizes.append(max(ends))
+    return Violation(worst(found), control=min(control))
+
+
+def _decayed_minimum(loss: Loss, samples: Tensor, gamma: float, start: Tensor) -> float:
+    """Return the largest parameter at the minimum of a mean loss with decay that L-BFGS finds from a start."""
+
+    def value_and_slope(w: Array) -> tuple[float, Array]:
+        place = torch.from_numpy(w.copy()).requires_grad_()
+        value = torch.stack([loss(place, sample) for sample in samples]).mean() + gamma * place.square().sum()
+        (slope,) = torch.autograd.grad(value, place)
+        return value.item(), slope.numpy()
+
+    options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 2000}
+    return float(np.abs(minimize(value_and_slope, start.numpy(), jac=True, method="L-BFGS-B", options=options).x).max())
+
+
 def local_minimum(rng: Generator) -> Violation:
-    """Minima on the mirror: minima of the whole loss exactly where the curvature across is positive with decay."""
-    wrong = []
+    """Minima on the mirror: minima of the whole loss exactly where the curvature across is positive with decay.
+
+    Control: the same without the shift that the decay gives the curvature.
+    """
+    wrong, control = [], []
     for parameters, codimension in ((3, 1), (5, 2)):
         mirror = random_mirror(rng, parameters, codimension)
         loss, basis = Waves(rng, mirror), mirror.basis[:, codimension:]
@@ -281,9 +360,29 @@ def local_minimum(rng: Generator) -> Violation:
             # Random steps see a curvature of either sign unless it is tiny.
             if abs(across + 2 * gamma) > 0.2 * bound:
                 wrong.append(is_minimum != (across + 2 * gamma > 0))
+            control.append(is_minimum != (across > 0))
             if gamma > bound:
                 wrong.append(not is_minimum)
-    return Violation(fraction(wrong))
+    return Violation(fraction(wrong), control=fraction(control))
+
+
+def bounded_space(rng: Generator) -> Violation:
+    """Most negative curvature in a ball, on a grid and on one ten times as fine: how much further down it goes.
+
+    Of random smooth losses along lines; control: of ``-|s|**1.5``, which is not twice differentiable.
+    """
+    found = []
+    coarse, fine = np.linspace(-5, 5, 201), np.linspace(-5, 5, 2001)
+    for _ in range(3):
+        mirror = random_mirror(rng, 3, 1)
+        waves, direction = Waves(rng, mirror), rng.standard_normal(3)
+        lowest = [
+            min(float(direction @ waves.curvature(s * direction, 0.0) @ direction) for s in grid)
+            for grid in (coarse, fine)
+        ]
+        found.append((lowest[0] - lowest[1]) / abs(lowest[1]))
+    rough = [float((-0.75 / np.sqrt(np.abs(grid[grid != 0]))).min()) for grid in (coarse, fine)]
+    return Violation(worst(found), control=(rough[0] - rough[1]) / abs(rough[1]))
 
 
 def assumption1_bounded_space(rng: Generator) -> Violation:
@@ -308,18 +407,40 @@ def assumption1_bounded_space(rng: Generator) -> Violation:
 
 
 def decay_sparse(rng: Generator) -> Violation:
-    """Ridge regression at decays up to 1e8, and products of two weights just above their finite threshold."""
-    failed = []
+    """Products of two weights just above their finite threshold, and ridge regression, which has none.
+
+    The ridge solution vanishes as 1/gamma and no faster. Control: products just below their threshold.
+    """
+    failed: list[bool] = []
+    control: list[bool] = []
     for _ in range(2):
         x, noise = rng.standard_normal((20, 4)), rng.standard_normal(20)
         y = x @ rng.standard_normal(4) + noise
         square, covariance = x.T @ x / len(x), x.T @ y / len(x)
-        for gamma in (1e-3, 1.0, 1e3, 1e8):
+        for gamma in (1e5, 1e8):
             ridge = np.linalg.solve(square + gamma * np.eye(4), covariance)
-            failed.append(bool((ridge == 0).any()))
-        gamma = 1.2 * float(np.abs(covariance).max())
-        failed.append(not np.abs(smallest_product(square, covariance, gamma, rng.standard_normal(8))).max() < 1e-8)
-    return Violation(fraction(failed))
+            failed.append(bool((np.abs(ridge * gamma / covariance - 1) > 0.1).any()))
+        threshold = float(np.abs(covariance).max())
+        for share, wrong in ((1.2, failed), (0.8, control)):
+            product = smallest_product(square, covariance, share * threshold, rng.standard_normal(8))
+            wrong.append(not np.abs(product).max() < 1e-8)
+    return Violation(fraction(failed), control=fraction(control))
+
+
+def sparsity_unique(rng: Generator) -> Violation:
+    """Ridge regressions with a repeated feature whose solution has ``O^T w = 0`` at a finite decay, as in footnote 5.
+
+    Control: the share that has not, without the repetition.
+    """
+    found: list[bool] = []
+    control: list[bool] = []
+    for gamma in (1e-3, 1.0):
+        x, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+        for columns, verdicts in (((0, 0, 1), found), ((0, 2, 1), control)):
+            used = x[:, columns]
+            w = np.linalg.solve(used.T @ used / len(x) + gamma * np.eye(3), used.T @ y / len(x))
+            verdicts.append(bool(abs(w[0] - w[1]) < 1e-9 * np.abs(w).max()))
+    return Violation(fraction(found), control=1 - fraction(control))
 
 
 def smallest_product(square: Array, covariance: Array, gamma: float, start: Array) -> Array:
@@ -347,9 +468,13 @@ CHECKS = (
     footnote1,
     hessian_near_mirror,
     theorem1_part3,
+    theorem1_part3_bounded,
     theorem1_part4,
     theorem1_part4_proof,
+    theorem1_part4_models,
     local_minimum,
+    bounded_space,
     assumption1_bounded_space,
     decay_sparse,
+    sparsity_unique,
 )

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mirrorsym.mirrors import double_rotation_mirror
 from reproduction.experiments.theory_checks.losses import (
     Model,
     coordinate_models,
+    factorization,
     gradient,
     normal,
     paper_models,
@@ -181,9 +183,10 @@ def stationary_point(rng: Generator) -> Violation:
 def bias_removes_symmetry(rng: Generator) -> Violation:
     """A fixed bias on every weight: gradients on the shifted mirror without decay.
 
-    Mended: with decay ``gamma`` the gradient there has the part ``-2 gamma O^T bias`` across the mirror.
+    Mended: with decay ``gamma`` the gradient there has the part ``-2 gamma O^T bias`` across the mirror. Control: 1
+    minus the same measure off the shifted mirror, where the gradient has a part across.
     """
-    printed, mended = [], []
+    printed, mended, control = [], [], []
     for model in [*random_models(rng), *paper_models(rng)]:
         bias, sample = 0.01 * model.point(rng), model.samples(rng, 1)[0]
         shifted = model.on_mirror(rng) - bias
@@ -193,19 +196,68 @@ def bias_removes_symmetry(rng: Generator) -> Violation:
         decayed = model.mirror.order_parameter(slope + 2 * 0.1 * shifted)
         expected = -2 * 0.1 * model.mirror.order_parameter(bias)
         mended.append(ratio((decayed - expected).norm(), expected.norm()))
-    return Violation(worst(printed), worst(mended))
+        off = shifted + torch.tensor(model.mirror.O[:, 0])
+        elsewhere = gradient(lambda w, model=model, bias=bias, sample=sample: model.loss(w + bias, sample), off)  # type: ignore[misc]
+        control.append(min(ratio(model.mirror.distance(elsewhere), elsewhere.norm()) / 1e-3, 1.0))
+    return Violation(worst(printed), worst(mended), float(np.median(control)))
 
 
 def noise_removes_conditions(rng: Generator) -> Violation:
-    """A few steps from the mirror with Gaussian noise of variance 1e-4 on the gradient, fresh in each."""
-    stays = []
+    """A few steps from the mirror with Gaussian noise of variance 1e-4 on the gradient, fresh in each.
+
+    Control: without the noise. Registered: after the first step.
+    """
+    stays, quiet, first = [], [], []
     for model in [*random_models(rng), *paper_models(rng)]:
         for make in (sgd, adam_no_momentum):
             start = model.on_mirror(rng)
             noise = [0.01 * model.point(rng) for _ in range(STEPS)]
-            end = train(model, start, model.samples(rng, STEPS), make, noise=noise)
+            samples = model.samples(rng, STEPS)
+            end = train(model, start, samples, make, noise=noise)
             stays.append(bool(model.mirror.distance(end) < 1e-9))
-    return Violation(fraction(stays))
+            first.append(bool(model.mirror.distance(train(model, start, samples[:1], make, noise=noise)) < 1e-9))
+        quiet.append(bool(model.mirror.distance(train(model, start, samples, sgd)) < 1e-9))
+    return Violation(fraction(stays), control=fraction(quiet), registered=fraction(first))
+
+
+def low_rank_stays(rng: Generator) -> Violation:
+    """SGD on ``||U W x - y||**2`` from matrices of rank 2: the third singular value of W over its first.
+
+    W and U lack the same directions of the hidden space, in general position. Control: Adam, which does not respect
+    rotations; edge: W alone lacks them, and U does not.
+    """
+    kept: list[float] = []
+    control: list[float] = []
+    edge: list[float] = []
+    for _ in range(3):
+        mirror = double_rotation_mirror(rng.standard_normal((4, 2)), 3, 3)
+        model = Model("factorization", factorization, mirror, 3, 3)
+        on, samples = model.on_mirror(rng), model.samples(rng, 40)
+        alone = torch.cat([model.point(rng)[:12], on[12:]])
+        for start, make, found in ((on, sgd, kept), (on, adam, control), (alone, sgd, edge)):
+            values = torch.linalg.svdvals(train(model, start, samples, make)[12:].reshape(4, 3))
+            found.append(float(values[2] / values[0]))
+    return Violation(worst(kept), control=min(control), edge=min(edge))
+
+
+def rounding(rng: Generator) -> Violation:
+    """SGD on Figure 5's left landscape, a rounding error off the condition u = -w: its distance at the end.
+
+    Steps and rate are the figure's. Control: the condition u = w, whose minimum is stable across it; 1 minus its
+    distance over the first.
+    """
+    apart: list[float] = []
+    kept: list[float] = []
+    for _ in range(3):
+        labels = 1 + 0.5 * rng.standard_normal(400)
+        for sign, found in ((-1.0, apart), (1.0, kept)):
+            w = float(rng.uniform(0.5, 1.5))
+            u = sign * w * (1 + 2.3e-16)
+            for y in labels:
+                slope = 2 * (w * u - y)
+                w, u = w - 0.05 * slope * u, u - 0.05 * slope * w
+            found.append(abs(u - sign * w) / np.sqrt(2))
+    return Violation(worst(apart), control=1 - worst(kept))
 
 
 CHECKS = (
@@ -217,4 +269,6 @@ CHECKS = (
     stationary_point,
     bias_removes_symmetry,
     noise_removes_conditions,
+    low_rank_stays,
+    rounding,
 )
