@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -252,3 +253,61 @@ def test_phase_agreement_is_a_balanced_accuracy() -> None:
     given = {"experiment": "phase", "threshold": 1e-6, "fraction": 0.5, "background": "learnt"}
     for rule in ("exact", "second_order"):
         np.testing.assert_allclose(evaluate("phase_agreement", given | {"rule": rule}, {"phase": data}), [0.75])
+
+
+def test_escape_is_compared_cell_by_cell() -> None:
+    """Gradient descent's exponents are log(1 + 2 mu lambda) = log 2 and log 3 here."""
+    exponents = np.log([[[[4.0, 1.5]], [[2.9, 0.5]]]])  # (signal, learning_rate, seed, mode)
+    coords = {"signal": [0.5], "learning_rate": [1.0, 2.0], "seed": [0], "mode": [0, 1]}
+    data = xr.Dataset({"lyapunov_exponent": (tuple(coords), exponents)}, coords)
+    found = {
+        compared: evaluate("escape_over_descent", {"experiment": "made_up", "compared": compared}, {"made_up": data})
+        for compared in ("largest", "count", "mean")
+    }
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "largest": [0.5],
+        "count": [0.5],
+        "mean": [0.5],
+    }
+
+
+def regressors(weights: Any, **settings: Any) -> dict[str, xr.Dataset]:
+    """Results of the product regressor at two learning rates, and no plain one."""
+    known = {"features": 4, "steps": 50, "initial_variance": 0.1, **settings}
+    coords = {"parameterization": ["rescaled"], "noise_std": [0.5], "learning_rate": [0.1, 0.2], "seed": [0, 1]}
+    values = np.broadcast_to(np.asarray(weights, float)[..., None, None], (1, 1, 2, 2, 4))
+    variables = {"weight": ((*coords, "feature"), values), "status": (tuple(coords), np.zeros((1, 1, 2, 2), np.int8))}
+    return {"made_up": xr.Dataset(variables, coords, {"settings": json.dumps(known)})}
+
+
+@pytest.mark.parametrize("start", ["own", "zero"])
+def test_the_plain_regressors_best_risk_is_that_of_simulations(start: str) -> None:
+    results = regressors([[[0.35, 0.45]]])
+    best = 4 * (0.35 - 0.25) ** 2
+    (found, _) = evaluate("risk_over_plain", {"experiment": "made_up", "noise_std": 0.5, "start": start}, results)
+    rng, runs = np.random.default_rng(0), 4000
+    risks = []
+    for rate in np.geomspace(1e-3, 0.1, 12):
+        w = rng.standard_normal((runs, 4)) * np.sqrt(0.1) * (start == "own") - 0.25
+        for _ in range(50):
+            x, noise = rng.standard_normal((runs, 4)), 0.5 * rng.standard_normal(runs)
+            w -= 2 * rate * ((w * x).sum(1) - noise)[:, None] * x
+        risks.append(float((w**2).sum(1).mean()))
+    assert best / found == pytest.approx(min(risks), rel=0.05)
+
+
+def test_descent_ends_at_the_target_or_has_not_left_zero() -> None:
+    arguments = {"experiment": "made_up", "learning_rate": 0.05, "threshold": 1e-6}
+    learnt = evaluate("descent_sparsity", arguments, regressors([[[0.0, 0.0]]], steps=2000))
+    assert learnt.tolist() == [0, 0]
+    # From a start of 1e-9 its factors grow by at most exp(2 * 0.05 * 0.25) a step.
+    early = evaluate("descent_sparsity", arguments, regressors([[[0.0, 0.0]]], initial_variance=1e-18))
+    assert early.tolist() == [1, 1]
+
+
+def test_the_smallest_rise_of_the_dead() -> None:
+    gradient = [[1.0, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]  # task, parameter
+    data = xr.Dataset({"gradient_max": (("task", "parameter"), gradient)}, {"task": [0, 1, 2, 3]})
+    data["status"] = xr.DataArray(0)
+    found = variable_of(data, {"name": "smallest_rise_of_dead", "gradient": "gradient_max", "threshold": 1e-6})
+    assert float(found) == -0.25

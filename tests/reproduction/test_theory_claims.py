@@ -104,3 +104,16 @@ def test_wells_on_both_sides_support_and_a_well_on_the_mirror_refutes() -> None:
     assert verdict(claim, across(distance**2)) == "not supported"
     # Wells so deep that twice the decay of Theorem 1 does not move them onto the mirror.
     assert verdict(claim, across(distance**4 - 5 * distance**2)) == "not supported"
+
+
+def test_many_small_negative_eigenvalues_support_and_large_or_no_negative_ones_refute() -> None:
+    (claim,) = (one for one in PAPER if one.id == "small_negative_eigenvalues")
+
+    def spectrum(*values: float) -> dict[str, xr.Dataset]:
+        hessians = np.tile(np.diag(values), (1, len(SEEDS), 1, 1))
+        data = xr.Dataset({"hessian": (("batch_size", "seed", "parameter", "parameter_2"), hessians)})
+        return {"hessian_structure": data.assign_coords(batch_size=[64.0], seed=list(SEEDS))}
+
+    assert verdict(claim, spectrum(1.0, 0.5, -0.01, -0.02)) == "supported"
+    assert verdict(claim, spectrum(1.0, 0.5, -0.4, 1e-15)) == "not supported"
+    assert verdict(claim, spectrum(1.0, 0.5, 0.01, -1e-15)) == "not supported"

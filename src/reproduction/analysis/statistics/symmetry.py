@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from reproduction.analysis.ranks import other_seeds
 from reproduction.analysis.statistics import selection
@@ -46,7 +48,27 @@ def well_off_the_mirror(results: Results, *, experiment: str, variable: str, dec
     return nearest
 
 
+def small_negative_eigenvalues(results: Results, *, experiment: str, relative: float) -> xr.DataArray:
+    """Return the share of a full-batch Hessian's eigenvalues that are negative and small beside the largest.
+
+    Args:
+        results: datasets by experiment.
+        experiment: one with a ``hessian`` over batch sizes, the largest of which is the training set.
+        relative: small is an absolute value below this share of the largest; of rounding are those below 1e-10 of it.
+    """
+    hessians = dataset_of(results, experiment)["hessian"].isel(batch_size=-1)
+
+    def share(matrix: NDArray[np.float64]) -> float:
+        values = np.linalg.eigvalsh(matrix) / np.linalg.norm(matrix, 2)
+        return float(((values < -1e-10) & (values > -relative)).mean())
+
+    core = [["parameter", "parameter_2"]]
+    found: xr.DataArray = xr.apply_ufunc(share, hessians, input_core_dims=core, vectorize=True)
+    return found
+
+
 STATISTICS: dict[str, Callable[..., xr.DataArray]] = {
     "key_query_across_seeds": key_query_across_seeds,
+    "small_negative_eigenvalues": small_negative_eigenvalues,
     "well_off_the_mirror": well_off_the_mirror,
 }
