@@ -259,18 +259,47 @@ def results(directory: Path) -> None:
 
 
 @cli.command("plan")
+@click.argument("words", metavar="[FIGURE]...", nargs=-1)
+@click.option("--cores", metavar="N", default="all", show_default=True, help="Of this machine, as for snakemake.")
+@click.option("--config", "assignment", multiple=True, metavar="NAME=VALUE ...", help="As for snakemake.")
+@click.option("--configfile", "files", multiple=True, type=click.Path(path_type=Path), help="As for snakemake.")
+@click.option("--scale", help="The same as --config scale=….")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
-@_of_scale
-def plan(config: Config, layout: Layout, device: str | None, as_json: bool) -> None:
-    """Forecast a scale before it runs: jobs, hours, FLOPs and storage by experiment, from what was measured."""
+@_folder
+def plan(
+    words: tuple[str, ...],
+    cores: str,
+    assignment: tuple[str, ...],
+    files: tuple[Path, ...],
+    scale: str | None,
+    device: str | None,
+    as_json: bool,
+    directory: Path,
+) -> None:
+    """Forecast a scale, or what FIGURES need, before it runs: jobs, hours, FLOPs, storage, and time by the clock.
+
+    FIGURES are targets as snakemake takes them: figures, claims, paper or collect_EXPERIMENT.
+    """
     import json
 
     from reproduction.pipeline.costs import forecast, table
+    from reproduction.pipeline.snakemake.command_line import config_of
 
-    found = forecast(config, layout, device)
+    assignments = [*assignment, *(word for word in words if "=" in word), *([f"scale={scale}"] if scale else [])]
+    config = load(directory / "config", config_of(assignments, files))
+    targets = [word for word in words if "=" not in word]
+    found = forecast(config, Layout(directory), device, targets, _number_of_cores(cores))
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
         click.echo(line)
+
+
+def _number_of_cores(text: str) -> int:
+    if text == "all":
+        return len(os.sched_getaffinity(0))
+    if not (text.isdecimal() and int(text)):
+        raise ConfigError(f"--cores {text}: give a number of cores from 1, or all")
+    return int(text)
 
 
 @cli.command("measured")

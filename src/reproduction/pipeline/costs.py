@@ -6,21 +6,24 @@ The seconds of a job come from the first of these that tells them:
 * jobs that have run elsewhere with the same settings, kept in ``config/measured.json``: on a CPU;
 * for a training, the FLOPs of its steps and tests at the speed that ``benchmarks/training.py`` measured.
 
-What none of them tells is not measured, and in no sum. Left out are collecting and the figures: minutes at any scale.
+What none of them tells is not measured, and in no sum. Collecting, figures, claims and the report, minutes at any
+scale, are in the time by the clock alone (``clock.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tabulate import tabulate
 
+from reproduction.formatting import duration
 from reproduction.pipeline import measured
+from reproduction.pipeline.clock import Wall, goal_of, wall
 from reproduction.pipeline.config import Config, load_experiment
 from reproduction.pipeline.layout import Layout
-from reproduction.pipeline.measured import Measured, Steps, look_up
+from reproduction.pipeline.measured import Measured, Steps, look_up, rules_here
 from reproduction.pipeline.points import points_of
 
 AIM_GPU, AIM_PEAK, AIM_SECONDS = "H100", 989e12, 3600.0
@@ -69,12 +72,14 @@ class Forecast:
         rows: one an experiment.
         steps: the speed of training steps by device, as far as it was measured.
         sources: what was measured, where and when, by what the rows call it.
+        wall: what a run on this machine takes by the clock.
     """
 
     scale: str
     rows: list[Row]
     steps: dict[str, Steps]
     sources: dict[str, str]
+    wall: Wall
 
     def total(self, field: str, device: str | None = None) -> float:
         """Return the sum of a field over the rows, or the rows of a device; rows where it is not known count 0."""
@@ -91,6 +96,7 @@ class Forecast:
             "scale": self.scale,
             "sources": self.sources,
             "experiments": [asdict(row) for row in self.rows],
+            "wall": asdict(self.wall),
             "total": {
                 "jobs": self.total("jobs"),
                 "left": self.total("left"),
@@ -103,16 +109,20 @@ class Forecast:
         }
 
 
-def forecast(config: Config, layout: Layout, device: str | None = None) -> Forecast:
-    """Return the plan of a scale.
+def forecast(
+    config: Config, layout: Layout, device: str | None = None, targets: Sequence[str] = (), cores: int = 1
+) -> Forecast:
+    """Return the plan of a scale, or of what targets need.
 
     Args:
         config: the configuration at the scale.
         layout: the project's paths.
         device: "cpu" or "cuda" for trainings; None takes a GPU for those that ask for one.
+        targets: figures or rules, as Snakemake takes them; none for all.
+        cores: of this machine, for the time by the clock.
 
     Raises:
-        ConfigError: if the sweep of an experiment is not valid.
+        ConfigError: if the sweep of an experiment is not valid, or there is no such target.
         FileError: if a file of what was measured is damaged.
     """
     kept, steps, sources = measured.read_measured(layout), {}, {}
@@ -125,8 +135,11 @@ def forecast(config: Config, layout: Layout, device: str | None = None) -> Forec
             sources[f"{STEPS} ({name})"] = f"{path}: {found.name}, {found.date}, code {found.code_version}"
     if kept.processor:
         sources[KEPT] = f"{layout.measured}: {kept.processor}, {kept.date}, code {kept.code_version}"
-    rows = [_row(config, name, layout, device, steps, kept) for name in config.experiments]
-    return Forecast(config.scale, rows, steps, sources)
+    goal = goal_of(config, layout, targets)
+    rows = [_row(config, name, layout, device, steps, kept) for name in goal.experiments]
+    seconds = {row.name: row.seconds_per_job for row in rows}
+    rules = kept.rules | rules_here(config, layout)
+    return Forecast(config.scale, rows, steps, sources, wall(config, layout, goal, seconds, rules, cores))
 
 
 def _row(
@@ -184,6 +197,7 @@ def table(plan: Forecast) -> list[str]:
     lines = tabulate(cells, heads, "plain", colalign=aligned, disable_numparse=True).splitlines()
     to_run = [f"{plan.total('seconds_left', device) / 3600:.2f} {DEVICES[device]}-hours" for device in devices]
     lines.append(f"to run: {', '.join(to_run)}")
+    lines.append(wall_line(plan.wall))
     for what, field in (("hours", "seconds"), ("storage", "storage")):
         if unknown := plan.unknown(field):
             lines.append(f"not measured, and in no sum of {what}: {', '.join(unknown)}")
@@ -197,6 +211,16 @@ def _cells(
     petaflop = f"{flop / 1e15:.4g}" if flop else "-"
     size = "?" if storage is None else f"{storage / 1e6:.1f} MB"
     return [name, str(jobs), str(left), hours.get("cpu", "-"), hours.get("cuda", "-"), petaflop, size]
+
+
+def wall_line(wall: Wall) -> str:
+    """Return what a run takes by the clock, in a sentence."""
+    cores = f"{wall.cores} core{'s' if wall.cores > 1 else ''}"
+    if not wall.jobs:
+        return f"on {cores}: nothing to run"
+    least = f"more than {duration(wall.seconds)}" if wall.unknown else duration(wall.seconds)
+    without = f"; not measured, and not in it: {len(wall.unknown)} of them" if wall.unknown else ""
+    return f"on {cores}: {least} by the clock, {wall.jobs} jobs with collecting and figures{without}"
 
 
 def aim_lines(plan: Forecast) -> list[str]:

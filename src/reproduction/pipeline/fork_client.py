@@ -14,9 +14,10 @@ import sys
 def main() -> None:
     """Run the job."""
     path, *arguments = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job as well, which decides how it ends
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job too, which decides how it ends
     folder = os.getcwd()  # noqa: PTH109 (pathlib takes as long to import as all the rest)
     request = {"arguments": arguments, "folder": folder, "environment": dict(os.environ)}
+    request["interruptible"] = interrupt is not signal.SIG_IGN
     pid, code = 0, ""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -31,7 +32,7 @@ def main() -> None:
         pass
     if pid:
         sys.exit(int(code) if code else f"the job's process {pid} was killed")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, interrupt)
     os.execv(sys.executable, [sys.executable, "-m", "reproduction", *arguments])
 
 

@@ -123,7 +123,8 @@ def _run(connection: socket.socket, parent: int, command: Callable[[], object]) 
     os.environ.clear()
     os.environ.update({**request["environment"], PARENT_VARIABLE: str(parent)})
     os.chdir(request["folder"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if request["interruptible"]:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for ordinary in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(ordinary, signal.SIG_DFL)
     # Where the client dies, the kernel sends SIGIO, which ends the job.

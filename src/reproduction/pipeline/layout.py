@@ -79,7 +79,7 @@ class Layout:
         return (self.results / "logs" / "points" / name).with_suffix(".log")
 
     def point_benchmark(self, name: Path) -> Path:
-        """What Snakemake measured of a point's job."""
+        """What a point's job took."""
         return (self.results / "benchmarks" / "points" / name).with_suffix(".tsv")
 
     def checkpoints(self, name: Path) -> Path:
@@ -111,7 +111,7 @@ class Layout:
         return self.results / "logs" / scale / f"{job}.log"
 
     def benchmark(self, scale: str, job: str) -> Path:
-        """What Snakemake measured of such a job."""
+        """What such a job took."""
         return self.results / "benchmarks" / scale / f"{job}.tsv"
 
     def steps(self, device: str) -> Path:

@@ -1,4 +1,4 @@
-"""What jobs took: here, by Snakemake's benchmark files, and elsewhere, by ``config/measured.json``.
+"""What jobs took: here, by their benchmark files, and elsewhere, by ``config/measured.json``.
 
 Jobs that differ in the seed alone, a *group*, take the same; a group is named as the file of a point, without the seed.
 """
@@ -68,6 +68,7 @@ class Measured(_Kept):
     date: str = Field("", description="The day on which the last of them ended.")
     code_version: str = ""
     seconds: dict[str, _Seconds] = Field({}, description="Of a job, by its group.")
+    rules: dict[str, _Seconds] = Field({}, description="Of collecting, a figure, the claims and the report, by rule.")
     storage: dict[str, int] = Field({}, description="Bytes of a point's file, by its group.")
     steps: Steps | None = Field(None, description="The speed of training steps there.")
 
@@ -115,12 +116,17 @@ def write_measured(config: Config, layout: Layout) -> Measured:
         processor="; ".join(sorted({one["device"] for one in said})),
         date=max(one["created"] for one in said)[:10],
         code_version="; ".join(sorted({one["code_version"] for one in said})),
-        seconds={group: float(f"{value:.3g}") for group, value in seconds.items()},
+        seconds=_rounded(seconds),
+        rules=_rounded(rules_here(config, layout)),
         storage={group: round(size) for group, size in storage_here(points, layout).items()},
         steps=read_steps(layout, "cpu"),
     )
     write_atomically(layout.measured, found.model_dump_json(indent=1) + "\n")
     return found
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.3g}") for name, value in seconds.items()}
 
 
 def clock_seconds(benchmark: Path) -> float | None:
@@ -131,6 +137,13 @@ def clock_seconds(benchmark: Path) -> float | None:
     except OSError:
         return None
     return None if row is None else float(row["s"])
+
+
+def rules_here(config: Config, layout: Layout) -> dict[str, float]:
+    """Return the seconds of the jobs that are no points, by their rule, as far as they have run here at the scale."""
+    rules = [*(f"collect_{name}" for name in config.experiments), *config.figures, "claims", "paper"]
+    told = {rule: clock_seconds(layout.benchmark(config.scale, rule)) for rule in rules}
+    return {rule: seconds for rule, seconds in told.items() if seconds is not None}
 
 
 def group_of(point: Point) -> str:

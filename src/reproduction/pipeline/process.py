@@ -49,6 +49,8 @@ def write_benchmark(path: Path) -> None:
         return
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
     seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # the file is younger than the job's log: so status knows a success
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found = {
         "s": f"{seconds:.2f}",

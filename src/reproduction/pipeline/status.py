@@ -7,8 +7,8 @@ What each state is known by:
   a process holds the lease of the point's checkpoints. On a cluster, ask on the machine where snakemake runs; a job
   that waits in the cluster's queue counts as running.
 * checkpoint: not running, with a checkpoint that the next run goes on from.
-* failed: not running, with a log of an attempt that did not succeed: Snakemake writes a job's benchmark file after it
-  succeeded only. A mark that is left says that the whole run was killed, and a training that was stopped says so.
+* failed: not running, with a log of an attempt that did not succeed: a job writes its benchmark file last, and when
+  it succeeded only. A mark that is left says that the whole run was killed, and a training that was stopped says so.
 * waiting: everything else.
 """
 

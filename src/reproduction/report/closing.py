@@ -15,7 +15,7 @@ from reproduction.pipeline.points import points_of
 
 
 def seconds_by_part(config: Config, layout: Layout) -> dict[str, tuple[int, float]]:
-    """Return for each part of a scale its number of jobs and their wall seconds, from Snakemake's benchmark files."""
+    """Return for each part of a scale its number of jobs and their wall seconds, from their benchmark files."""
     parts: dict[str, list[float]] = defaultdict(list)
     for name in config.experiments:
         for point in points_of(config, name):

@@ -6,10 +6,12 @@ import contextlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from snakemake.cli import get_argument_parser, parse_args
-from snakemake.settings.types import GroupSettings
+from snakemake.cli import get_argument_parser, parse_args, parse_config
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import ConfigSettings, GroupSettings
 
 from reproduction.errors import ConfigError, nearest
 
@@ -87,6 +89,23 @@ def check_packing(points: Mapping[str, int], kinds: Mapping[str, str | None], ma
 
 def _arguments() -> Any:
     return get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def config_of(assignments: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
+    """Return what ``--config`` and ``--configfile`` give, as Snakemake reads them.
+
+    Args:
+        assignments: of ``--config``, ``NAME=VALUE``.
+        files: of ``--configfile``, later ones over earlier ones; assignments over all of them.
+
+    Raises:
+        ConfigError: if an assignment is none, or a file is missing or no YAML or JSON.
+    """
+    try:
+        given = ConfigSettings(config=parse_config(assignments), configfiles=files)
+    except (ValueError, OSError, WorkflowError) as error:
+        raise ConfigError(f"--config, --configfile: {' '.join(str(error).split())}") from None
+    return dict(given.overwrite_config)
 
 
 def python(settings: Any) -> str:
