@@ -13,6 +13,7 @@ from reproduction.files import FileError, explain, move
 from reproduction.pipeline.process import PARENT_VARIABLE
 
 _KERNEL = "mirrorsym"
+_NOTES = "notes.txt"
 _OWN_START = "--InteractiveShellApp.exec_PYTHONSTARTUP=False"
 _STARTUP = "from reproduction.pipeline.process import end_with_parent\n\nend_with_parent()\n"
 
@@ -45,6 +46,8 @@ def execute(
         for folder in (figures, executed.parent, scratch):
             folder.mkdir(parents=True, exist_ok=True)
         _run(notebook, results, scratch / "figures", scratch, folder or notebook.parent)
+        if (notes := scratch / _NOTES).is_file():
+            print(notes.read_text(encoding="utf-8"), end="")
         missing = [name for name in expected if not (scratch / "figures" / name).is_file()]
         if missing:
             wanted = "call plotting.save with its id, and tag its first cell 'parameters'"
@@ -107,6 +110,7 @@ def _environment(scratch: Path) -> dict[str, str]:
         "JUPYTER_DATA_DIR": str(scratch / "jupyter"),
         "JUPYTER_CONFIG_DIR": str(scratch / "jupyter" / "config"),
         "JUPYTER_RUNTIME_DIR": str(scratch / "jupyter" / "runtime"),
+        "MIRRORSYM_FIGURE_NOTES": str(scratch / _NOTES),
         "MATPLOTLIBRC": str(scratch / "matplotlibrc"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
