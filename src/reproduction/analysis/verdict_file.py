@@ -62,7 +62,7 @@ class JudgedClaim(BaseModel):
 
 
 class Verdicts(BaseModel):
-    """The verdicts at a scale, their counts, the hash of each result that was read, and how the scale differs.
+    """The verdicts at a scale, their counts, hashes of each result's settings and file, and how the scale differs.
 
     ``own`` are claims that are not the paper's: judged by the same rule, and counted nowhere.
     """
@@ -72,6 +72,7 @@ class Verdicts(BaseModel):
     own: list[JudgedClaim] = []
     verdicts: dict[str, int] = {}
     sources: dict[str, str] = {}
+    contents: dict[str, str] = {}
     notes: dict[str, str] = {}
 
 
