@@ -24,8 +24,8 @@ if ! { suits .venv/bin/python && .venv/bin/python -c 'import pip' 2>/dev/null; }
   rm -rf .venv
   "$python" -m venv .venv || { rm -rf .venv; echo "mirrorsym: $python cannot make .venv; see above" >&2; exit 1; }
 fi
-echo "installing into .venv with $python: 2.5 GB to download, 5.3 GB on the disk, most of it PyTorch with its GPU" \
-  "libraries; two to five minutes at 100 Mbit/s or more"
+echo "installing into .venv with $python: 3.1 GB to download, 5.3 GB on the disk, most of it PyTorch and its GPU" \
+  "libraries; two to five minutes beside the download"
 # The lock is complete and leaves out what torch asks for and nothing here uses (envs/README.md): no dependencies.
 if command -v uv >/dev/null; then
   uv pip install --python .venv/bin/python --no-deps --require-hashes -r envs/requirements.lock

@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import IO
 
@@ -17,17 +19,24 @@ _held: list[IO[str]] = []
 
 
 def end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
+    """End this process when the one that started it dies, however it dies: by the kernel, elsewhere by a look a second.
 
     A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. The
     environment variable MIRRORSYM_PARENT says who started this process, since a parent may die before this is called.
     """
-    if sys.platform != "linux":
-        return
     parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hold_folder(path: Path) -> str | None:
