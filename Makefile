@@ -1,10 +1,15 @@
 # Thin names over the real commands. `make quick` is the paper; everything else is for those who work on it (make help).
-PYTHON ?= python3.11
+# A Python from 3.11 to 3.13 is found where none is named: make PYTHON=/path/to/python3.12.
+PYTHON ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Python keeps the bytecode of what it imports, also where the environment forbids it: else each of a run's hundreds of
 # processes compiles Snakemake and all that it imports.
 export PYTHONDONTWRITEBYTECODE =
+# Snakemake keeps a cache in the home; where that cannot be written, as in a container, beside the results.
+ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test -w "$${XDG_CACHE_HOME:-$$HOME/.cache}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/results/.cache
+endif
 
 .PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench gpu schema lock clean
 
@@ -16,11 +21,9 @@ paper: $(INSTALLED)  ## make every figure and the report at the default scale
 	$(BIN)/snakemake --cores all paper
 	@$(BIN)/mirrorsym summary
 
-$(INSTALLED): envs/requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r envs/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+$(INSTALLED): envs/requirements.lock envs/install.sh pyproject.toml
+	@sh envs/install.sh $(PYTHON)
+	@touch $@
 
 test: $(INSTALLED) lint  ## lint and run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -72,7 +75,8 @@ gpu:  ## on a GPU: tests, rates, memory, trainings, into OUT; ARCHIVE=, WHEELS=,
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-emit-find-links envs/requirements.in -o envs/requirements.lock
+	  --no-emit-find-links --no-emit-package triton --no-emit-package cuda-bindings \
+	  --no-emit-package cuda-pathfinder envs/requirements.in -o envs/requirements.lock
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-20s %s\n' "$$name" "$$what"; done

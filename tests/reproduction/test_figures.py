@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,3 +74,40 @@ def test_what_is_missing_is_said(results: Path, tmp_path: Path) -> None:
     (tmp_path / "fig.pdf").write_bytes(b"%PDF-1.4 nothing")
     with pytest.raises(TraceError, match="no provenance"):
         trace("fig", tmp_path, results)
+
+
+@pytest.fixture
+def swept(results: Path) -> Path:
+    data = store.read(results / "made_up.nc")
+    store.write(data.assign(status=(("rate", "seed"), np.zeros((3, 4), np.int8))), results / "made_up.nc")
+    return results
+
+
+@pytest.mark.parametrize(
+    ("selections", "elsewhere", "says"),
+    [
+        ([{}], (), ""),
+        ([{"rate": [0.1, 0.3]}], (), "rate 0.2"),
+        ([{"rate": 0.1}, {"rate": [0.2, 0.3]}], (), ""),
+        ([{"rate": 0.1, "seed": [0, 2]}], (), "rate 0.2, 0.3; seed 1, 3"),
+        ([{"rate": 0.1}], ("rate",), ""),
+    ],
+)
+def test_values_of_the_sweep_that_a_figure_leaves_out_are_said(
+    swept: Path,
+    tmp_path: Path,
+    selections: list[dict[str, Any]],
+    elsewhere: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A learning rate that was added and is not drawn: said on the figure and in the log, not passed over."""
+    monkeypatch.setenv(plotting.NOTES_VARIABLE, str(tmp_path / "notes.txt"))
+    data = plotting.open_results(swept, "made_up")
+    fig, _ = plotting.figure()
+    drawn = [data[["height"]].sel(selection) for selection in selections]
+    plotting.save(fig, tmp_path / "figures", "fig", pd.DataFrame({"a": [1.5]}), drawn, elsewhere)
+    note = f"in the results, and not drawn: {says}"
+    assert [text.get_text() for text in fig.texts] == ([note] if says else [])
+    assert (tmp_path / "notes.txt").exists() == bool(says)
+    assert not says or (tmp_path / "notes.txt").read_text() == f"fig: {note}\n"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
-from reproduction.pipeline.snakemake.messages import REASON_LENGTH, ShortMessages
+from reproduction.pipeline.snakemake.messages import REASON_LENGTH, STOPPED, ShortMessages
 
 
 def shown(dryrun: bool = False, **changes: Any) -> list[str]:
@@ -24,7 +25,28 @@ def shown(dryrun: bool = False, **changes: Any) -> list[str]:
 
 
 def test_a_training_is_named_by_its_point() -> None:
-    assert shown() == ["Job 7: sparsity: 0.1 3", "Reason: Missing output files"]
+    assert shown() == ["Job 7: sparsity: noise_std 0.1, seed 3", "Reason: Missing output files"]
+
+
+@pytest.mark.parametrize(
+    ("wildcards", "named"),
+    [
+        ({"parameterization": "2xd5ee1d8d", "noise_std": "3x0a1b2c3d", "rate": "24x2ca67bd9", "seed": "7"}, "144 runs"),
+        ({"parameterization": "rescaled", "noise_std": "1.0", "rate": "4x2ca67bd9", "seed": "7"}, "4 runs, "),
+    ],
+)
+def test_a_block_is_named_by_its_runs_and_no_hash(wildcards: dict[str, str], named: str) -> None:
+    name = shown(wildcards=wildcards)[0].removeprefix("Job 7: sparsity: ")
+    assert name == {"144 runs": "144 runs, seed 7", "4 runs, ": "4 runs, parameterization rescaled, seed 7"}[named]
+
+
+def test_a_run_that_is_stopped_is_no_failure() -> None:
+    formatter = ShortMessages(None, False)
+    failed = {"rule_name": "train_sparsity", "log": [], "rule_msg": "it was killed"}
+    assert "train_sparsity failed: it was killed" in formatter.format_job_error(failed)
+    asked = logging.LogRecord("snakemake", logging.INFO, "", 0, f"{STOPPED}, this might take some time.", None, None)
+    assert formatter.format(asked) == "mirrorsym: stopped as asked; the same command goes on from here"
+    assert formatter.format_job_error(failed) == ""
 
 
 def test_other_jobs_have_a_message_of_their_own() -> None:

@@ -1,12 +1,16 @@
-"""What a process costs, measured from outside."""
+"""What a process costs, measured from outside; a process ends with the one that started it, on any system."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.process import run_measured
+from reproduction.pipeline.process import PARENT_VARIABLE
 
 COMPUTES = """
 import os, sys, time
@@ -25,3 +29,30 @@ def test_the_cost_of_a_process_is_what_it_computed_held_and_took(tmp_path: Path)
     assert ended.said.splitlines() == [f"{tmp_path} value", "it ends badly"]
     assert 0.3 <= ended.cpu_seconds <= ended.seconds - 0.1
     assert ended.peak_mb >= 128
+
+
+CHILD = """
+import sys, time
+sys.platform = {platform!r}
+from reproduction.pipeline.process import end_with_parent
+end_with_parent()
+print("started", flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_a_job_ends_with_a_run_that_is_killed(platform: str) -> None:
+    """Where the kernel does not see to it, the job does."""
+    kept = {name: value for name, value in os.environ.items() if name != PARENT_VARIABLE}
+    command = [sys.executable, "-c", PARENT, CHILD.format(platform=platform)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=kept, **pipes) as parent:  # type: ignore[call-overload]
+        assert parent.stdout.readline() == b"started\n"
+        parent.kill()
+        assert parent.stdout.read() == b""  # the end, once the child too has closed it

@@ -196,7 +196,8 @@ def test_the_table_has_a_line_for_each_part_and_their_sum(sweep: Sweep) -> None:
     sweep.finish(sweep.points[0], diverged=3)
     first, second = sweep.status(), Status("figures", 2)
     second.counts["waiting"] = 2
-    head, *lines = table([first, second])
+    head, *lines, note = table([first, second])
+    assert note.startswith("diverged runs: ")
     assert head.split() == ["jobs", "done", "running", "checkpoint", "failed", "waiting", "diverged", "runs"]
     assert [line.split() for line in lines] == [
         ["sparsity", "6", "1", "0", "0", "0", "5", "3"],

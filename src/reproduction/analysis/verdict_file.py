@@ -82,7 +82,7 @@ class JudgedClaim(BaseModel):
 
 
 class Verdicts(BaseModel):
-    """The verdicts at a scale, their counts, the hash of each result that was read, and how the scale differs.
+    """The verdicts at a scale, their counts, hashes of each result's settings and file, and how the scale differs.
 
     ``verdicts`` counts what the paper asserts; ``others`` its misprints, slips and our extensions, each apart. ``own``
     are claims of somebody's own: judged by the same rule, and counted nowhere.
@@ -94,6 +94,7 @@ class Verdicts(BaseModel):
     verdicts: dict[str, int] = {}
     others: dict[str, dict[str, int]] = {}
     sources: dict[str, str] = {}
+    contents: dict[str, str] = {}
     notes: dict[str, str] = {}
 
 

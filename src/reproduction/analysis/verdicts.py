@@ -6,6 +6,7 @@ the numbers of a claim and of its controls into a verdict.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -287,4 +288,6 @@ def compute_file(
     claims, others = load_all(paper, own)
     named = claimed_experiments([*claims, *others], experiments)
     datasets = {name: store.read(results / f"{name}.nc") for name in named}
-    write_atomically(out, compute(claims, datasets, scale, others).model_dump_json(indent=1) + "\n")
+    found = compute(claims, datasets, scale, others)
+    contents = {name: hashlib.sha256((results / f"{name}.nc").read_bytes()).hexdigest() for name in named}
+    write_atomically(out, found.model_copy(update={"contents": contents}).model_dump_json(indent=1) + "\n")

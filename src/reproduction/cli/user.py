@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,37 @@ _scale = click.option("--scale", default="quick", show_default=True, help="tiny,
 
 
 def _of_scale(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --scale and --directory, as the configuration and the paths that they name."""
+    """Give a command the options of a configuration and a folder, as the configuration and the paths that they name."""
 
-    @_scale
+    @click.option("--scale", help="tiny, quick, laptop, overnight or paper; what is configured, if nothing is said.")
+    @click.option("--config", "changes", metavar="NAME=VALUE", multiple=True, help="As for snakemake.")
+    @click.option(
+        "--configfile",
+        "files",
+        type=click.Path(dir_okay=False, path_type=Path),
+        multiple=True,
+        help="As for snakemake.",
+    )
     @_folder
     @functools.wraps(command)
-    def configured(scale: str, directory: Path, **arguments: Any) -> None:
+    def configured(
+        scale: str | None, changes: tuple[str, ...], files: tuple[Path, ...], directory: Path, **arguments: Any
+    ) -> None:
         layout = Layout(directory)
         use_caches(layout)
-        command(load(layout.config, {"scale": scale}), layout, **arguments)
+        command(load(layout.config, _overrides(scale, changes, files)), layout, **arguments)
 
     return configured
+
+
+def _overrides(scale: str | None, changes: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
+    """Return what is laid over the configuration: files, then single values, then the scale."""
+    given = {"scale": scale} if scale else {}
+    if not (changes or files):
+        return given
+    from reproduction.pipeline.snakemake.command_line import config_of  # a second, for Snakemake's own reading
+
+    return config_of(changes, files) | given
 
 
 def _say(lines: Iterable[object]) -> None:
@@ -145,20 +166,20 @@ def point_from_assignments(config: Config, experiment_id: str, assignments: tupl
     return Point(experiment_id, config.module_of(experiment_id), settings, data_of(config, settings), values, int(seed))
 
 
-def _split(assignment: str) -> tuple[str, str]:
+def _split(assignment: str, option: str = "--set") -> tuple[str, str]:
     name, separator, value = assignment.partition("=")
     if not separator:
-        raise ConfigError(f"--set {assignment}: write NAME=VALUE")
+        raise ConfigError(f"{option} {assignment}: write NAME=VALUE")
     return name.strip(), value.strip()
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, where: str = "--set …=") -> Any:
     import yaml
 
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"--set …={text}: the value is not valid YAML") from None
+        raise ConfigError(f"{where}{text}: the value is not valid YAML") from None
 
 
 def _only_value(sweep: list[dict[str, list[Value]]], name: str) -> list[Value]:
@@ -241,7 +262,10 @@ def trace_figure(config: Config, layout: Layout, figure: str) -> None:
     from reproduction.report.trace import trace
 
     check_names([figure], config.figures, "figure")
+    from reproduction.pipeline.outdated import other_sweeps
+
     problems = trace(figure, layout.figures(config.scale), layout.scale(config.scale))
+    problems += other_sweeps(config, layout, config.figures[figure].experiments)
     _say(problems)
     if problems:
         sys.exit(1)
@@ -284,10 +308,9 @@ def plan(
     import json
 
     from reproduction.pipeline.costs import forecast, table
-    from reproduction.pipeline.snakemake.command_line import config_of
 
-    assignments = [*assignment, *(word for word in words if "=" in word), *([f"scale={scale}"] if scale else [])]
-    config = load(directory / "config", config_of(assignments, files))
+    assignments = [*assignment, *(word for word in words if "=" in word)]
+    config = load(directory / "config", _overrides(scale, assignments, files))
     targets = [word for word in words if "=" not in word]
     found = forecast(config, Layout(directory), device, targets, _number_of_cores(cores))
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
@@ -325,11 +348,13 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
     import json
     from dataclasses import asdict
 
+    from reproduction.pipeline.outdated import other_sweeps
     from reproduction.pipeline.status import status_of, table
 
     check_names(experiment_ids, config.experiments, "experiment")
     found = status_of(config, layout, experiment_ids or tuple(config.experiments))
-    _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else table(found))
+    others = other_sweeps(config, layout, experiment_ids or tuple(config.experiments))
+    _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else [*table(found), *others])
     if any(part.failures for part in found):
         sys.exit(1)
 
@@ -373,8 +398,12 @@ def summary_of_a_run(config: Config, layout: Layout) -> None:
 def claims_table(config: Config, layout: Layout) -> None:
     """Print the verdict on each claim of the paper, with the numbers behind it, and on own claims."""
     from reproduction.analysis.verdict_file import listing, read_verdicts
+    from reproduction.pipeline.outdated import changed_since, other_sweeps
 
-    _say(listing(read_verdicts(layout.claims(config.scale))))
+    found = read_verdicts(path := layout.claims(config.scale))
+    old = changed_since(found.contents, layout, config.scale, path)
+    old += other_sweeps(config, layout, [name for name in found.sources if name in config.experiments])
+    _say([*listing(found), *old])
 
 
 @cli.command("gallery")

@@ -9,6 +9,8 @@ from pathlib import Path
 from reproduction.errors import UserError
 from reproduction.files import FileError, explain, move
 
+_NOTES = "notes.txt"
+
 
 class NotebookError(UserError, RuntimeError):
     """A notebook failed."""
@@ -38,6 +40,8 @@ def execute(
         for folder in (figures, executed.parent, scratch):
             folder.mkdir(parents=True, exist_ok=True)
         _run(notebook, results, scratch / "figures", scratch, folder or notebook.parent)
+        if (notes := scratch / _NOTES).is_file():
+            print(notes.read_text(encoding="utf-8"), end="")
         missing = [name for name in expected if not (scratch / "figures" / name).is_file()]
         if missing:
             wanted = "call plotting.save with its id, and tag its first cell 'parameters'"
@@ -52,7 +56,7 @@ def execute(
 
 
 def _run(notebook: Path, results: Path, figures: Path, scratch: Path, folder: Path) -> None:
-    os.environ["IPYTHONDIR"] = str(scratch / "ipython")
+    os.environ |= {"IPYTHONDIR": str(scratch / "ipython"), "MIRRORSYM_FIGURE_NOTES": str(scratch / _NOTES)}
     import papermill
 
     from reproduction.pipeline import notebook_engine

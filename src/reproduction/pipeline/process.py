@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import IO
@@ -19,7 +20,7 @@ _held: list[IO[str]] = []
 
 
 def end_with_parent() -> None:
-    """Let the kernel end this process when the one that started it dies, however it dies (Linux; elsewhere nothing).
+    """End this process when the one that started it dies, however it dies: by the kernel, elsewhere by a look a second.
 
     A workflow killed with SIGKILL would otherwise leave jobs behind that write beside those of the next run. The
     environment variable MIRRORSYM_PARENT says who started this process, since a parent may die before this is called.
@@ -28,8 +29,9 @@ def end_with_parent() -> None:
 
 
 def end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent, the process of this id, dies (Linux; elsewhere nothing)."""
+    """End this process when its parent, the process of this id, dies: the kernel does it, outside Linux a thread."""
     if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -47,7 +49,8 @@ def write_benchmark(path: Path) -> None:
     """
     if sys.platform != "linux":
         return
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
+    stat = Path("/proc/self/stat").read_text(encoding="utf-8")
+    ticks = int(stat.rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
     seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # the file is younger than the job's log: so status knows a success
@@ -58,6 +61,12 @@ def write_benchmark(path: Path) -> None:
         "cpu_time": f"{sum(one.ru_utime + one.ru_stime for one in used):.2f}",
     }
     write_atomically(path, "\t".join(found) + "\n" + "\t".join(found.values()) + "\n")
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def hold_folder(path: Path) -> str | None:

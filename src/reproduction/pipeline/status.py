@@ -245,6 +245,8 @@ def table(found: list[Status]) -> list[str]:
         for status in [*found, *([total] if len(found) > 1 else [])]
     ]
     lines = tabulate(cells, ["", "jobs", *STATES, "diverged runs"], "plain").splitlines()
+    if total.diverged:
+        lines.append("diverged runs: their weights left all bounds, as at large learning rates; no failure, a result")
     lines += [f"running: {output}" for status in found for output in status.going]
     for status in found:
         for failure in status.failures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 LINESTYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1))]
 CHARACTERS_PER_INCH = 17
 """How many characters of a title's size fit beside each other."""
+NOTES_VARIABLE = "MIRRORSYM_FIGURE_NOTES"
+"""Names the file, of a job that executes a notebook, for what the job's log shall say."""
 KEYWORDS = {"pdf": "Keywords", "svg": "Description", "png": "Description"}
 THEORY = {"color": "#222222", "linestyle": "--", "linewidth": 1.0}
 
@@ -52,6 +55,9 @@ _STYLE: Any = {
     "svg.hashsalt": "mirrorsym",
     "pdf.fonttype": 42,
 }
+_swept: dict[str, dict[str, list[Any]]] = {}
+"""The values of each axis of the sweep of each result file that was opened."""
+
 plt.rcdefaults()  # not the user's matplotlibrc
 plt.rcParams.update(_STYLE)
 
@@ -64,7 +70,9 @@ def open_results(results: str | Path, experiment: str) -> xr.Dataset:
         StoreError: if it cannot be read.
     """
     dataset = store.read(Path(results) / f"{experiment}.nc")
-    dataset.attrs["result_file"] = f"{experiment}.nc"
+    file = dataset.attrs["result_file"] = f"{experiment}.nc"
+    axes = dataset["status"].dims if "status" in dataset else ()
+    _swept[file] = {str(axis): dataset[axis].values.tolist() for axis in axes}
     return dataset
 
 
@@ -151,11 +159,19 @@ def title(target: Any, text: str, dataset: xr.Dataset, **style: Any) -> None:
         target.set_title(full, **style)
 
 
-def save(fig: Figure, figures: str | Path, name: str, data: pd.DataFrame, drawn: Sequence[xr.Dataset]) -> None:
+def save(
+    fig: Figure,
+    figures: str | Path,
+    name: str,
+    data: pd.DataFrame,
+    drawn: Sequence[xr.Dataset],
+    elsewhere: Sequence[str] = (),
+) -> None:
     """Save a figure as PDF, SVG and PNG, and the numbers behind it as CSV beside them.
 
     The files carry, in their metadata, which variables of which result files were drawn and a hash of their values,
-    so that ``mirrorsym trace`` can check them; no date, so that the same inputs give the same bytes.
+    so that ``mirrorsym trace`` can check them; no date, so that the same inputs give the same bytes. Values of a sweep
+    that are in no part that was drawn are named on the figure, and in the job's log.
 
     Args:
         fig: the figure.
@@ -163,9 +179,14 @@ def save(fig: Figure, figures: str | Path, name: str, data: pd.DataFrame, drawn:
         name: the figure's id.
         data: the numbers behind the figure, one tidy table.
         drawn: the parts of results that were drawn, as cut from :func:`open_results`.
+        elsewhere: axes of which other figures show the other values.
     """
     folder = Path(figures)
     folder.mkdir(parents=True, exist_ok=True)
+    if missing := not_drawn(drawn, elsewhere):
+        note = f"in the results, and not drawn: {'; '.join(missing)}"
+        fig.text(0.995, 0.003, textwrap.shorten(note, 110), ha="right", va="bottom", fontsize=5, color="#aa0000")
+        _tell(f"{name}: {note}")
     record = json.dumps({"figure": name, "drawn": [_drawn_record(part) for part in drawn]}, sort_keys=True)
     for suffix in FIGURE_FORMATS:
         metadata: dict[str, Any] = {KEYWORDS[suffix]: record, "Title": name}
@@ -177,6 +198,28 @@ def save(fig: Figure, figures: str | Path, name: str, data: pd.DataFrame, drawn:
             metadata |= {"Software": "mirrorsym"}
         fig.savefig(folder / f"{name}.{suffix}", metadata=metadata)
     data.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g")
+
+
+def not_drawn(drawn: Sequence[xr.Dataset], elsewhere: Sequence[str] = ()) -> list[str]:
+    """Return, for each axis of a sweep, the values that the result files have and no part of them shows, in words."""
+    found = []
+    for file, axes in _swept.items():
+        parts = [part for part in drawn if part.attrs.get("result_file") == file]
+        for axis, values in axes.items():
+            shown = {
+                value for part in parts for value in np.ravel(part[axis].values if axis in part.coords else values)
+            }
+            if parts and axis not in elsewhere and (left := [value for value in values if value not in shown]):
+                found.append(f"{axis} {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in left)}")
+    return found
+
+
+def _tell(note: str) -> None:
+    """Say something in the notebook and, where a job executes it, in the job's log."""
+    print(note)
+    if place := os.environ.get(NOTES_VARIABLE):
+        with open(place, "a", encoding="utf-8") as file:
+            file.write(f"{note}\n")
 
 
 def _drawn_record(part: xr.Dataset) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def config_of(assignments: Sequence[str], files: Sequence[Path]) -> dict[str, An
         given = ConfigSettings(config=parse_config(assignments), configfiles=files)
     except (ValueError, OSError, WorkflowError) as error:
         raise ConfigError(f"--config, --configfile: {' '.join(str(error).split())}") from None
-    return dict(given.overwrite_config)
+    return dict(with_nulls(given.overwrite_config))
 
 
 def python(settings: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from snakemake.logging import DefaultFormatter, logger
 OURS = "mirrorsym: "
 TRAINING = "train_"
 REASON_LENGTH = 150
+STOPPED = "Terminating processes on user request"
+"""How Snakemake begins its line after Ctrl-C."""
 REPEATED = ("RuleException", "WorkflowError:\nAt least one job", "Shutting down", "Exiting because a job")
 
 
@@ -39,10 +43,22 @@ def cause(logs: Sequence[Path], scheduler: str | None) -> str:
     return next(filter(None, [*own, first_line, *written]), silent)
 
 
+def _named(wildcards: Mapping[str, Any]) -> str:
+    """Return what a job computes, from the labels of its file's name: how many runs, or which one, and the seed."""
+    counts = {name: re.fullmatch(r"(\d+)x[0-9a-f]{8}", str(label)) for name, label in wildcards.items()}
+    one = [f"{name} {wildcards[name]}" for name, several in counts.items() if not several]
+    runs = math.prod(int(several[1]) for several in counts.values() if several)
+    if runs == 1:
+        return ", ".join(one)
+    same = [part for part in one[:-1] if not re.search(r" [\d.e+-]+$", part)]  # names; of numbers there are many
+    return ", ".join([f"{runs} runs", *same, *one[-1:]])
+
+
 class ShortMessages(DefaultFormatter):
     """Snakemake's format, with a failed job as one sentence, the last line of its log, and reasons cut to a line."""
 
     dryrun = False
+    stopped = False
 
     def format_job_info(self, msg: dict[str, Any]) -> str:
         """Return the lines of a job that starts; a dry run keeps all, since there the reasons are the answer.
@@ -51,15 +67,16 @@ class ShortMessages(DefaultFormatter):
         """
         rule = str(msg["rule_name"])
         if rule.startswith(TRAINING) and not msg["rule_msg"]:
-            values = " ".join(map(str, msg["wildcards"].values()))
-            msg = {**msg, "rule_msg": f"{rule.removeprefix(TRAINING)}: {values}"}
+            msg = {**msg, "rule_msg": f"{rule.removeprefix(TRAINING)}: {_named(msg['wildcards'])}"}
         reason = str(msg.get("reason") or "")
         if len(reason) > REASON_LENGTH and not self.dryrun:
             msg = {**msg, "reason": f"{reason[:REASON_LENGTH]} …"}
         return str(super().format_job_info(msg))
 
     def format_job_error(self, msg: dict[str, Any]) -> str:
-        """Return the sentence of a failed job."""
+        """Return the sentence of a failed job, or nothing where the user stopped the run: then no job failed."""
+        if self.stopped:
+            return ""
         logs = [Path(str(path)) for path in msg["log"] or []]
         where = f"\n  log: {logs[0]}" if logs else ""
         return f"mirrorsym: {msg['rule_name']} failed: {cause(logs, msg['rule_msg'])}{where}"
@@ -67,6 +84,9 @@ class ShortMessages(DefaultFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text, or nothing where it repeats what a failed job's sentence said."""
         text = str(super().format(record))
+        if text.startswith(STOPPED):
+            self.stopped = True
+            return "mirrorsym: stopped as asked; the same command goes on from here"
         return "" if text.startswith(REPEATED) else text
 
 
