@@ -16,7 +16,7 @@ def main() -> None:
     path, *arguments = sys.argv[1:]
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job too, which decides how it ends
     folder = os.getcwd()  # noqa: PTH109 (pathlib takes as long to import as all the rest)
-    request = {"arguments": arguments, "folder": folder, "environment": dict(os.environ)}
+    request: dict[str, object] = {"arguments": arguments, "folder": folder, "environment": dict(os.environ)}
     request["interruptible"] = interrupt is not signal.SIG_IGN
     pid, code = 0, ""
     try:
