@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from reproduction.pipeline import watch
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.status import Status, status_of, table
+from reproduction.pipeline.status import Status, is_held, status_of, table
 
 CONFIG = Path(__file__).parents[2] / "config"
 SEEDS = {"scale": "tiny", "experiments": {"sparsity": {"seeds": 6}}}
@@ -248,3 +249,16 @@ def test_it_watches_until_the_run_ends(sweep: Sweep, terminal: bool) -> None:
     none, one = (f"{done} of {jobs} jobs done, 0 running" for done in (0, 1))
     assert lines == ([none, none, one, one] if terminal else [none, one])
     assert all(text.startswith(watch.CLEAR) == terminal for text in said)
+
+
+def test_without_a_table_of_locks_the_runs_process_tells(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.setattr("reproduction.pipeline.status._locked_files", lambda: None)
+    lock = sweep.folder / "results" / ".lock"
+    lock.parent.mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for text, held in ((str(os.getpid()), True), (str(ended.pid), False), ("", False)):
+        lock.write_text(text)
+        assert is_held(lock) == held
+    assert not is_held(lock.with_name("missing"))
