@@ -48,7 +48,7 @@ lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "what running them left in notebooks: make format strips it"; exit 1; }
 	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
 format: $(INSTALLED)  ## mend style, strip notebooks

@@ -97,6 +97,25 @@ def test_a_results_folder_that_cannot_be_written(project: Project, calm: Project
     assert_same(project, calm)
 
 
+NO_LOCKS = "#include <errno.h>\nint flock(int file, int operation) { errno = ENOLCK; return -1; }\n"
+
+
+@pytest.mark.timeout(900)
+def test_a_disk_without_locks(project: Project, calm: Project, tmp_path: Path) -> None:
+    """A run is refused in one sentence, and what is there can be read."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    (tmp_path / "no_locks.c").write_text(NO_LOCKS)
+    library = str(tmp_path / "no_locks.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, str(tmp_path / "no_locks.c")], check=True)
+    one_sentence(project.snakemake(check=False, LD_PRELOAD=library), "lies on a file system without file locks")
+    assert not list((project.folder / "results").rglob("*.nc"))
+    read = "import reproduction.pipeline.store as store, sys; store.read(store.Path(sys.argv[1]))"
+    point = next((calm.folder / "results" / "points").rglob("*.nc"))
+    environment = calm.environment({"LD_PRELOAD": library})
+    subprocess.run([sys.executable, "-c", read, str(point)], env=environment, check=True)
+
+
 @pytest.mark.timeout(900)
 def test_a_job_killed_with_a_corrupt_checkpoint(project: Project, calm: Project) -> None:
     run = Run(project, "--retries", "1")

@@ -12,7 +12,7 @@ import xarray as xr
 
 from reproduction.experiments.homogeneity import HomogeneitySettings
 from reproduction.experiments.stationary_conditions import EXPERIMENT, StationaryConditionsSettings
-from reproduction.pipeline import store
+from reproduction.pipeline import provenance, store
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
 from reproduction.pipeline.run import MARGIN, deadline_of, run_point
@@ -84,3 +84,11 @@ def test_a_result_that_lies_elsewhere_than_its_point_is_refused(
     with pytest.raises(store.StoreError, match=says):
         run_point(SIMULATION, Layout(tmp_path), tmp_path / "out.nc")
     assert not (tmp_path / "out.nc").exists()
+
+
+def test_a_processor_has_a_name_also_where_linux_does_not_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError("/proc/cpuinfo")
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert provenance.device("cpu").removeprefix("CPU ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from reproduction.cli.user import cli
+from reproduction.pipeline import watch
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point, points_of
-from reproduction.pipeline.status import Status, status_of, table
+from reproduction.pipeline.status import Status, is_held, status_of, table
 
 CONFIG = Path(__file__).parents[2] / "config"
 SEEDS = {"scale": "tiny", "experiments": {"sparsity": {"seeds": 6}}}
@@ -204,3 +206,59 @@ def test_the_table_has_a_line_for_each_part_and_their_sum(sweep: Sweep) -> None:
         ["figures", "2", "0", "0", "0", "0", "2", "0"],
         ["all", "8", "1", "0", "0", "0", "7", "3"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "seconds", "says"),
+    [
+        ({"done": 5, "running": 2, "waiting": 3}, 600.0, "5 of 10 jobs done, 2 running, about 5 min left"),
+        ({"done": 5, "running": 1, "failed": 4}, 60.0, "5 of 10 jobs done, 1 running, 4 failed, about 60 s left"),
+        ({"done": 5, "running": 2, "waiting": 3}, 0.0, "5 of 10 jobs done, 2 running"),
+        ({"done": 10}, 600.0, "10 of 10 jobs done, 0 running"),
+    ],
+)
+def test_the_time_left_is_shared_by_what_runs(counts: dict[str, int], seconds: float, says: str) -> None:
+    parts = [Status("sparsity", 4), Status("figures", 6)]
+    for place, (state, count) in enumerate(counts.items()):
+        parts[place % 2].counts[state] += count
+    assert watch.progress(parts, seconds) == says
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_it_watches_until_the_run_ends(sweep: Sweep, terminal: bool) -> None:
+    """In a pipe a line is added where something changed; in a terminal the table is drawn anew."""
+    lock = sweep.folder / "results" / ".lock"
+    lock.parent.mkdir(parents=True)
+    held = open(lock, "a")  # noqa: SIM115 (closed when the run ends)
+    said: list[str] = []
+    looks: list[float] = []
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            sweep.finish(sweep.points[0])
+        if len(looks) == 3:
+            held.close()
+
+    found = watch.watch(sweep.config, Layout(sweep.folder), ["sparsity"], said.append, terminal, wait)
+    assert len(looks) == 3
+    assert found[0].counts["done"] == 1
+    lines = [text.removeprefix(watch.CLEAR).splitlines()[0] for text in said]
+    jobs = sum(part.points for part in found)
+    none, one = (f"{done} of {jobs} jobs done, 0 running" for done in (0, 1))
+    assert lines == ([none, none, one, one] if terminal else [none, one])
+    assert all(text.startswith(watch.CLEAR) == terminal for text in said)
+
+
+def test_without_a_table_of_locks_the_runs_process_tells(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.setattr("reproduction.pipeline.status._locked_files", lambda: None)
+    lock = sweep.folder / "results" / ".lock"
+    lock.parent.mkdir(parents=True)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for text, held in ((str(os.getpid()), True), (str(ended.pid), False), ("", False)):
+        lock.write_text(text)
+        assert is_held(lock) == held
+    assert not is_held(lock.with_name("missing"))

@@ -339,8 +339,9 @@ def measured(scale: str, directory: Path) -> None:
 @cli.command("status")
 @click.argument("experiment_ids", metavar="[EXPERIMENT]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.option("--watch", "watching", is_flag=True, help="Look again and again, with the time left, until the run ends.")
 @_of_scale
-def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_json: bool) -> None:
+def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_json: bool, watching: bool) -> None:
     """Say what of a sweep is done, running, failed and diverged, with what the logs of failed jobs said last.
 
     Ends with exit code 1 where something failed.
@@ -352,8 +353,13 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
     from reproduction.pipeline.status import status_of, table
 
     check_names(experiment_ids, config.experiments, "experiment")
-    found = status_of(config, layout, experiment_ids or tuple(config.experiments))
-    others = other_sweeps(config, layout, experiment_ids or tuple(config.experiments))
+    names = experiment_ids or tuple(config.experiments)
+    if watching:
+        from reproduction.pipeline.watch import watch
+
+        watch(config, layout, names, click.echo, sys.stdout.isatty())
+    found = status_of(config, layout, names)
+    others = other_sweeps(config, layout, names)
     _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else [*table(found), *others])
     if any(part.failures for part in found):
         sys.exit(1)

@@ -123,14 +123,19 @@ class _Folders:
         return CHECKPOINT if any(name.endswith(".pt") for name in kept) else WAITING
 
     def _holds(self, path: Path) -> bool:
-        """True where a process holds the lock of a file."""
-        try:
-            found = path.stat()
-        except OSError:
-            return False
-        if self._locked is not None:
-            return (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino) in self._locked
-        return path.name == ".lock" and _is_alive(path)
+        return is_held(path, self._locked)
+
+
+def is_held(path: Path, locked: set[tuple[int, int, int]] | None = None) -> bool:
+    """True where a process of this machine holds the lock of a file; ``locked`` are the files known to be."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    locked = _locked_files() if locked is None else locked
+    if locked is not None:
+        return (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino) in locked
+    return path.name == ".lock" and _is_alive(path)
 
 
 def _locked_files() -> set[tuple[int, int, int]] | None:
