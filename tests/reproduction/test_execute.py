@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from reproduction.pipeline import execute
 from reproduction.pipeline.execute import NotebookError
 
 CELL = """
-import sys, pathlib
+import os, sys, pathlib
 import matplotlib.pyplot as plt
 from reproduction.report import plotting
 look = [plt.get_backend(), *plt.rcParams["font.family"], plt.rcParams["axes.grid"]]
 pathlib.Path(figures).mkdir(parents=True)
-pathlib.Path(figures, "fig.csv").write_text("\\n".join(map(str, [sys.executable, "planted" in globals(), *look])))
+here = [sys.executable, os.getcwd(), "planted" in globals()]
+pathlib.Path(figures, "fig.csv").write_text("\\n".join(map(str, [*here, *look])))
 """
 
 
@@ -67,15 +69,16 @@ def run(folder: Path) -> None:
 
 def test_nothing_of_the_machine_reaches_a_figure(tmp_path: Path, hostile: None) -> None:
     (project := tmp_path / "thèse de Zoé (v2)" / "{x}").mkdir(parents=True)
-    before = dict(os.environ)
-    try:
-        run(project)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    (folder := tmp_path / "of the notebook").mkdir()
+    drawn = notebook(project / "fig.ipynb", CELL)
+    job = ["job", "notebook", str(drawn), "--results", ".", "--figures", "figures", "--executed", "out/fig.ipynb"]
+    command = [sys.executable, "-m", "reproduction", *job, "--folder", str(folder), "--expect", "fig.csv"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     said = (project / "figures" / "fig.csv").read_text(encoding="utf-8").splitlines()
-    assert said == [sys.executable, "False", "module://matplotlib_inline.backend_inline", "sans-serif", "False"]
-    assert (project / "executed" / "fig.ipynb").is_file()
+    look = ["inline", "sans-serif", "False"]
+    assert said == [sys.executable, str(folder), "False", *look]
+    assert (project / "out" / "fig.ipynb").is_file()
     assert sorted(path.name for path in (project / "figures").iterdir()) == ["fig.csv"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reproduction.pipeline.caches import use_caches
+from reproduction.pipeline.caches import ignore_settings, use_caches
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
@@ -21,6 +21,7 @@ def job(benchmark: Path | None) -> None:
 
     end_with_parent()
     use_caches(Layout())
+    ignore_settings()
 
 
 @job.result_callback()

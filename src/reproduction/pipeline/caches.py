@@ -25,3 +25,11 @@ def use_caches(layout: Layout) -> None:
     if os.access(folder if folder.is_dir() else folder.parent, os.W_OK):
         os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "numba"))
         os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
+
+
+def ignore_settings() -> None:
+    """Let matplotlib, which is not imported yet, read no settings of the user: they would change figures, or end jobs.
+
+    Its defaults are set again where figures are drawn, since a ``matplotlibrc`` in the job's folder comes first.
+    """
+    os.environ |= {"MATPLOTLIBRC": os.devnull, "MPLBACKEND": "agg"}

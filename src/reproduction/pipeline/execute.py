@@ -37,8 +37,8 @@ def execute(
     scratch = (figures.parent / f".{figures.name}.{executed.stem}").resolve()
     try:
         shutil.rmtree(scratch, ignore_errors=True)
-        for folder in (figures, executed.parent, scratch):
-            folder.mkdir(parents=True, exist_ok=True)
+        for needed in (figures, executed.parent, scratch):
+            needed.mkdir(parents=True, exist_ok=True)
         _run(notebook, results, scratch / "figures", scratch, folder or notebook.parent)
         if (notes := scratch / _NOTES).is_file():
             print(notes.read_text(encoding="utf-8"), end="")
