@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.process import run_measured
-from reproduction.pipeline.process import PARENT_VARIABLE
+from reproduction.pipeline.process import PARENT_VARIABLE, write_benchmark
 
 COMPUTES = """
 import os, sys, time
@@ -56,3 +56,15 @@ def test_a_job_ends_with_a_run_that_is_killed(platform: str) -> None:
         assert parent.stdout.readline() == b"started\n"
         parent.kill()
         assert parent.stdout.read() == b""  # the end, once the child too has closed it
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_what_a_job_took_is_written_on_any_system(
+    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mirrorsym status` knows by this file that a job succeeded."""
+    monkeypatch.setattr(sys, "platform", platform)
+    write_benchmark(tmp_path / "job.tsv")
+    names, values = ((tmp_path / "job.tsv").read_text().splitlines()[row].split("\t") for row in range(2))
+    assert names == ["s", "max_rss", "cpu_time"]
+    assert all(float(value) >= 0 for value in values)

@@ -37,7 +37,7 @@ START = f"{PATHS} MIRRORSYM_PARENT=$PPID exec {shlex.quote(PYTHON)}"
 MIRRORSYM = f"{START} -m reproduction"
 AS_IT_IS = keep_signature(lambda wildcards: MIRRORSYM)  # Snakemake would take braces in a text's path for wildcards
 ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "pipeline.yaml").replace("{", "{{").replace("}", "}}")
-FORKS = workflow.is_main_process and runs_here() and PYTHON == sys.executable
+FORKS = sys.platform == "linux" and workflow.is_main_process and runs_here() and PYTHON == sys.executable
 FORMATS = (*FIGURE_FORMATS, "csv")
 
 

@@ -8,8 +8,8 @@ experiment needs and nothing of another job, as if it had been started anew; ``s
 ``fork_client.py`` stands for the job in its rule: it passes its arguments, folder, environment and output on, and ends
 as the job ended. Where no server answers, or the sources have changed since it imported them, it starts the job itself.
 
-All of them end with the run, however it ends (Linux). Ctrl-C reaches the jobs, which are in the terminal's group, and
-not the servers.
+All of them end with the run, however it ends; they are for Linux alone. Ctrl-C reaches the jobs, which are in the
+terminal's group, and not the servers.
 """
 
 from __future__ import annotations

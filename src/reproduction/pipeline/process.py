@@ -16,6 +16,7 @@ from reproduction.files import FileError, explain, lock, write_atomically
 
 PARENT_VARIABLE = "MIRRORSYM_PARENT"
 _PR_SET_PDEATHSIG = 1
+_IMPORTED = time.monotonic()
 _held: list[IO[str]] = []
 
 
@@ -39,7 +40,7 @@ def end_with(parent: int) -> None:
 
 
 def write_benchmark(path: Path) -> None:
-    """Write what this process took since its start, with the children that it waited for (Linux; elsewhere nothing).
+    """Write what this process took since its start, outside Linux since its imports, with its children's share.
 
     Columns are those of Snakemake's benchmark files: seconds by the clock, peak memory in MB, seconds of the CPU.
     Snakemake's own samples the children of its shell, of which a forked job is none.
@@ -47,17 +48,17 @@ def write_benchmark(path: Path) -> None:
     Raises:
         FileError: if the file cannot be written.
     """
-    if sys.platform != "linux":
-        return
-    stat = Path("/proc/self/stat").read_text(encoding="utf-8")
-    ticks = int(stat.rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
-    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    seconds, unit = time.monotonic() - _IMPORTED, 2**20 if sys.platform == "darwin" else 2**10
+    if sys.platform == "linux":
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8")
+        ticks = int(stat.rpartition(")")[2].split()[19])  # proc_pid_stat(5): starttime
+        seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # the file is younger than the job's log: so status knows a success
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found = {
         "s": f"{seconds:.2f}",
-        "max_rss": f"{max(one.ru_maxrss for one in used) / 1024:.2f}",
+        "max_rss": f"{max(one.ru_maxrss for one in used) / unit:.2f}",
         "cpu_time": f"{sum(one.ru_utime + one.ru_stime for one in used):.2f}",
     }
     write_atomically(path, "\t".join(found) + "\n" + "\t".join(found.values()) + "\n")
