@@ -54,20 +54,37 @@ def spanned(found: Sequence[Symmetry], state: State, path: Callable[[float], Sta
         state: parameters and buffers, where the path is at 0.
         path: the states, by a number.
     """
-    tangent = _tangent(path)
-    names = [name for name, t in tangent.items() if bool((t.abs() > 1e-7).any())]
-    wanted = torch.cat([tangent[name].reshape(-1) for name in names])
+    wanted = _sparse(_tangent(path))
     columns = [
-        torch.cat([column[name].reshape(-1) for name in names])
+        column
         for symmetry in found
-        if {slot.name for slot in symmetry.slots} <= set(names)
-        for column in map(_tangent, _paths(symmetry, state))
+        if {slot.name for slot in symmetry.slots} & set(wanted)
+        for column in map(_sparse, map(_tangent, _paths(symmetry, state)))
+        if any(name in wanted and bool((column[name] * wanted[name]).any()) for name in column)
     ]
     if not columns:
         return False
-    basis = torch.stack(columns, dim=1)
-    solution = torch.linalg.lstsq(basis, wanted[:, None], driver="gelsd").solution[:, 0]
-    return bool((basis @ solution - wanted).norm() < 1e-5 * wanted.norm())
+    names = sorted(set(wanted).union(*columns))
+    # All entries that should change, and as many others as tell whether those change that should not.
+    rng = torch.Generator().manual_seed(0)
+    chosen = {}
+    for name in names:
+        others = torch.rand(state[name].shape, generator=rng) < min(1.0, 4 * len(columns) / state[name].numel())
+        chosen[name] = (others | (wanted[name] != 0)) if name in wanted else others
+
+    def vector(tangent: State) -> Tensor:
+        zeros = torch.zeros(1, dtype=torch.double)
+        return torch.cat([tangent.get(name, zeros.expand_as(state[name]))[chosen[name]] for name in names])
+
+    basis, right = torch.stack([vector(column) for column in columns], dim=1), vector(wanted)
+    solution = torch.linalg.lstsq(basis, right[:, None], driver="gelsd").solution[:, 0]
+    return bool((basis @ solution - right).norm() < 1e-5 * right.norm())
+
+
+def _sparse(tangent: State) -> State:
+    """Return the tensors that change."""
+    found = {name: torch.where(t.abs() > 1e-7, t, 0.0) for name, t in tangent.items()}
+    return {name: t for name, t in found.items() if bool(t.any())}
 
 
 def _misplaced(state: State, target: State) -> dict[str, int]:
@@ -110,7 +127,8 @@ def _units(symmetry: Symmetry, name: str, tensor: Tensor, places: tuple[int, int
 
 def _tangent(path: Callable[[float], State]) -> dict[str, Tensor]:
     after, before = path(STEP), path(-STEP)
-    return {name: (after[name] - before[name]) / (2 * STEP) for name in after if after[name].is_floating_point()}
+    changed = [name for name in after if after[name] is not before[name]]
+    return {name: (after[name] - before[name]) / (2 * STEP) for name in changed}
 
 
 def _paths(symmetry: Symmetry, state: State) -> Iterator[Callable[[float], State]]:
