@@ -149,17 +149,17 @@ def page(rows: dict[str, Row]) -> str:
         "configurations with random values; those of the first table are small ones of their families.",
         "",
         f"- {count} symmetries in {len(small) + len(full)} networks; {wrong} of them wrong. Each was applied to the "
-        "network in double precision, at parameters that keep every layer alive and other inputs than those it was found "
-        "with; one that holds must be more than nothing: a random half of the same transformation moves the outputs. The "
-        "check ([benchmarks/zoo/check.py](../benchmarks/zoo/check.py)) shares no code with the search.",
-        f"- {groups} of Torch-Pruning's groups in which the exchange of two units truly holds were found. Its other "
-        "groups are none of the outputs' symmetries: those of the outputs themselves, and channels of different heads.",
-        f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries that were written down by hand for Llama, "
+        "network in double precision, at parameters that keep every layer alive and other inputs than those it was "
+        "found with; one that holds must be more than nothing: a random half of the same transformation moves the "
+        "outputs. The check ([benchmarks/zoo/check.py](../benchmarks/zoo/check.py)) shares no code with the search.",
+        f"- {groups} of Torch-Pruning's groups in which the exchange of two units truly holds were found. Its "
+        "others are no symmetries: the outputs themselves, and channels of different heads.",
+        f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries written down by hand for Llama, "
         "GPT-2, ViT and ResNet18 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
         "",
         "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
-        "Torch-Pruning's groups: found / true ones. *Not followed* are operations whose values take part in no symmetry "
-        "([library.md](library.md#what-is-out-of-reach)).",
+        "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "
+        "were not understood ([library.md](library.md#what-is-out-of-reach)).",
         "",
         *_table(small, pruning=True),
         "",
@@ -208,7 +208,12 @@ def main(names: list[str]) -> None:
         if done.returncode:
             sys.exit(f"{name} failed:\n{done.stderr}")
         row = rows[name] = Row(**json.loads(done.stdout.splitlines()[-1]))
-        print(f"{name:<30}{row.seconds:8.1f} s  {row.kinds}  {row.pruning}  {row.error}", *row.wrong, sep="\n  ", flush=True)
+        print(
+            f"{name:<30}{row.seconds:8.1f} s  {row.kinds}  {row.pruning}  {row.error}",
+            *row.wrong,
+            sep="\n  ",
+            flush=True,
+        )
     if not names:
         JSON.parent.mkdir(exist_ok=True)
         JSON.write_text(json.dumps([dataclasses.asdict(row) for row in rows.values()], indent=1), encoding="utf-8")

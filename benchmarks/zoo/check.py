@@ -37,7 +37,9 @@ class Wrong:
     change: float
 
     def __str__(self) -> str:
-        return f"{self.symmetry.kind} of {self.symmetry.name} ({self.symmetry.units} units): {self.why}, {self.change:.1e}"
+        return (
+            f"{self.symmetry.kind} of {self.symmetry.name} ({self.symmetry.units} units): {self.why}, {self.change:.1e}"
+        )
 
 
 def check(found: Sequence[Symmetry], living: Living, singly: int = 10**9, seed: int = 0) -> list[Wrong]:
@@ -62,7 +64,7 @@ def check(found: Sequence[Symmetry], living: Living, singly: int = 10**9, seed: 
 
 
 def _violated(found: Sequence[Symmetry], living: Living, rng: torch.Generator) -> Iterator[Wrong]:
-    """Yield what does not hold. All are tried one after the other on the same state; where that moves, halves of them."""
+    """Yield what does not hold. All are tried one after the other on one state; where that moves, halves of them."""
     for turn in range(2):
         elements = [list(ELEMENTS[s.kind](s.units, rng))[turn] for s in found]
         yield from _search(found, elements, living)

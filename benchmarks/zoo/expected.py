@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mirrorsym import Symmetry
-
 from benchmarks.zoo.matching import distinct, reached, spanned
+from mirrorsym import Symmetry
 
 State = Mapping[str, Tensor]
 Place = tuple[str, int, Sequence[int]]
@@ -158,9 +157,7 @@ def gpt2(state: State) -> Iterator[Expected]:
     """Two layers, four heads of 8, one projection for queries, keys and values; the readout is the embedding."""
     stream = [("transformer.wte.weight", 1), ("transformer.wpe.weight", 1)]
     for name in state:
-        if "ln_" in name or name.endswith("c_proj.bias"):
-            stream.append((name, 0))
-        elif name.endswith(("c_attn.weight", "c_fc.weight")):
+        if "ln_" in name or name.endswith("c_proj.bias") or name.endswith(("c_attn.weight", "c_fc.weight")):
             stream.append((name, 0))
         elif name.endswith("c_proj.weight"):
             stream.append((name, 1))
@@ -247,6 +244,6 @@ EXPECTED: dict[str, Callable[[State], Iterator[Expected]]] = {
     "llama": llama,
     "gpt2": gpt2,
     "vit": vit,
-    "resnet18": resnet18,
+    "resnet18 ×1/8": resnet18,
 }
 """By the network's name in the zoo."""

@@ -65,19 +65,13 @@ def spanned(found: Sequence[Symmetry], state: State, path: Callable[[float], Sta
     if not columns:
         return False
     names = sorted(set(wanted).union(*columns))
-    # All entries that should change, and as many others as tell whether those change that should not.
-    rng = torch.Generator().manual_seed(0)
-    chosen = {}
-    for name in names:
-        others = torch.rand(state[name].shape, generator=rng) < min(1.0, 4 * len(columns) / state[name].numel())
-        chosen[name] = (others | (wanted[name] != 0)) if name in wanted else others
 
     def vector(tangent: State) -> Tensor:
         zeros = torch.zeros(1, dtype=torch.double)
-        return torch.cat([tangent.get(name, zeros.expand_as(state[name]))[chosen[name]] for name in names])
+        return torch.cat([tangent.get(name, zeros.expand_as(state[name])).reshape(-1) for name in names])
 
     basis, right = torch.stack([vector(column) for column in columns], dim=1), vector(wanted)
-    solution = torch.linalg.lstsq(basis, right[:, None], driver="gelsd").solution[:, 0]
+    solution = torch.linalg.lstsq(basis.T @ basis, basis.T @ right[:, None], driver="gelsd").solution[:, 0]
     return bool((basis @ solution - right).norm() < 1e-5 * right.norm())
 
 

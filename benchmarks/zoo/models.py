@@ -110,6 +110,22 @@ def _vgg() -> nn.Module:
     return network
 
 
+def _narrow_resnet18() -> nn.Module:
+    """Return torchvision's ResNet18 with an eighth of the channels, which its class cannot have."""
+    from torchvision.models import ResNet
+    from torchvision.models.resnet import BasicBlock
+
+    network = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=10)
+    network.inplanes = 8
+    network.conv1, network.bn1 = nn.Conv2d(3, 8, 7, 2, 3, bias=False), nn.BatchNorm2d(8)
+    network.layer1 = network._make_layer(BasicBlock, 8, 2)
+    network.layer2 = network._make_layer(BasicBlock, 16, 2, stride=2)
+    network.layer3 = network._make_layer(BasicBlock, 32, 2, stride=2)
+    network.layer4 = network._make_layer(BasicBlock, 64, 2, stride=2)
+    network.fc = nn.Linear(64, 10)
+    return network
+
+
 def _regnet() -> nn.Module:
     from torchvision.models.regnet import BlockParams, RegNet
 
@@ -133,6 +149,7 @@ TORCHVISION = [
     _torchvision("mobilenet_v3_small", 64),
     Entry("regnet", "torchvision", _regnet, pictures(32)),
     _torchvision("resnet18", 32),
+    Entry("resnet18 ×1/8", "torchvision", _narrow_resnet18, pictures(64)),
     _resnet("Bottleneck", (1, 2, 1, 1), "resnext", groups=4, width_per_group=4),
     _torchvision("shufflenet_v2_x0_5", 64),
     _torchvision("squeezenet1_1", 64),
@@ -198,7 +215,9 @@ TRANSFORMERS = [
         vocab_size=50, dim=32, n_layers=2, n_heads=4, hidden_dim=48,
     ),
     _transformers("albert", "AlbertForMaskedLM", "AlbertConfig", **_DENSE, embedding_size=16),
-    _transformers("gpt2", "GPT2LMHeadModel", "GPT2Config", vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=16),
+    _transformers(
+        "gpt2", "GPT2LMHeadModel", "GPT2Config", vocab_size=50, n_embd=32, n_layer=2, n_head=4, n_positions=16
+    ),
     _transformers("gpt_neox", "GPTNeoXForCausalLM", "GPTNeoXConfig", **_DENSE),
     _transformers(
         "opt", "OPTForCausalLM", "OPTConfig", **_SMALL, ffn_dim=48, word_embed_proj_dim=32, max_position_embeddings=32
@@ -212,7 +231,9 @@ TRANSFORMERS = [
     ),
     _transformers("gemma2", "Gemma2ForCausalLM", "Gemma2Config", **_DENSE, num_key_value_heads=2, head_dim=8),
     _transformers("qwen3", "Qwen3ForCausalLM", "Qwen3Config", **_DENSE, num_key_value_heads=2, head_dim=8),
-    _transformers("mamba", "MambaForCausalLM", "MambaConfig", vocab_size=50, hidden_size=32, num_hidden_layers=2, state_size=4),
+    _transformers(
+        "mamba", "MambaForCausalLM", "MambaConfig", vocab_size=50, hidden_size=32, num_hidden_layers=2, state_size=4
+    ),
     _transformers(
         "t5", "T5ForConditionalGeneration", "T5Config", tuple, _translation,
         vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,

@@ -81,9 +81,7 @@ def find(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any])
                 yield Exchange(names[module], pair, swaps)
 
 
-def _parts(
-    group: Any, names: Mapping[nn.Module, str], tensors: Mapping[int, str]
-) -> list[tuple[str, tuple[int, ...]]]:
+def _parts(group: Any, names: Mapping[nn.Module, str], tensors: Mapping[int, str]) -> list[tuple[str, tuple[int, ...]]]:
     """Return which entries of which tensors pruning removes: seen by pruning copies whose entries are their numbers."""
     found = []
     for dep, indices in group:
