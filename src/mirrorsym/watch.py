@@ -130,6 +130,8 @@ class CollapseMonitor:
         words = {
             "permutation": "different",
             "rotation": "independent",
+            "general_linear": "independent",
+            "complex": "not zero",
             "sign_flip": "not zero",
             "rescaling": "not zero",
         }
@@ -155,7 +157,7 @@ class CollapseMonitor:
         if symmetry.kind == "permutation":
             numbers |= self._copies(matrix, norms)
         else:
-            sizes = _singular_values(matrix) if symmetry.kind == "rotation" else norms
+            sizes = _singular_values(matrix) if symmetry.kind in ("rotation", "general_linear") else norms
             numbers["effective_units"] = _rank(sizes)
             numbers["order_parameter"] = float(sizes.min() / sizes.max()) if sizes.max() != 0 else 0.0
         if all(slot.name in gradients for slot in symmetry.slots if not slot.buffer):

@@ -162,27 +162,40 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, set[tuple[str, str, int]
     ),
     "gelu": (layered(nn.Linear(4, 7), nn.GELU(), nn.Linear(7, 3)), ROWS, {("permutation", "0, 2", 7)}),
     "softmax": (layered(nn.Linear(4, 7), nn.Softmax(-1), nn.Linear(7, 3)), ROWS, {("permutation", "0, 2", 7)}),
-    "cumulative": (layered(nn.Linear(4, 7), nn.Softmax(-1), nn.Flatten(0), nn.Linear(35, 3)), ROWS, set()),
+    "of a whole batch": (
+        layered(nn.Linear(4, 7), nn.Softmax(-1), nn.Flatten(0), nn.Linear(35, 3)),
+        ROWS,
+        {("permutation", "0, 3 [0:7]", 7)},
+    ),
     "linear": (
         layered(nn.Linear(4, 7), nn.Linear(7, 5, bias=False), nn.Linear(5, 3)),
         ROWS,
-        {("rotation", "0, 1", 7), ("rotation", "1, 2", 5)},
+        {("general_linear", "0, 1", 7), ("general_linear", "1, 2", 5)},
     ),
     "one layer": (layered(nn.Linear(4, 7)), ROWS, set()),
     "batch norm": (
         layered(nn.Linear(4, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3)),
         ROWS,
-        {("sign_flip", "0, 1", 7), ("permutation", "0, 1, 3", 7), ("rescaling", "1, 3", 7)},
+        {
+            *((kind, "0, 1", 7) for kind in ("sign_flip", "rescaling")),
+            *((kind, "0, 1, 3", 7) for kind in ("permutation",)),
+            ("rescaling", "1, 3", 7),
+        },
     ),
     "layer norm": (
         layered(nn.Linear(4, 7), nn.LayerNorm(7), nn.ReLU(), nn.Linear(7, 3)),
         ROWS,
-        {("permutation", "0, 1, 3", 7), ("rescaling", "1, 3", 7)},
+        {("permutation", "0, 1, 3", 7), ("rescaling", "1, 3", 7), ("sign_flip", "0, 1", 1)},
     ),
     "group norm": (
         layered(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6), nn.ReLU(), nn.Conv2d(6, 2, 3)),
         PICTURES,
-        {("rescaling", "1, 3", 6)},
+        {
+            ("rescaling", "1, 3", 6),
+            *(("permutation", f"0, 1, 3 [{start}:{start + 2}]", 2) for start in (0, 2, 4)),
+            ("permutation", "0, 1, 3", 3),
+            ("sign_flip", "0, 1", 3),
+        },
     ),
     "prelu": (
         layered(nn.Linear(4, 7), nn.PReLU(7), nn.Linear(7, 3)),
@@ -207,33 +220,41 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, set[tuple[str, str, int]
         PICTURES,
         {("permutation", "0, 2, 4", 6)},
     ),
-    "grouped": (layered(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 2, 1)), PICTURES, set()),
+    "grouped": (
+        layered(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, groups=2), nn.Conv2d(6, 2, 1)),
+        PICTURES,
+        {
+            *(("general_linear", f"{pair} [{start}:{start + 3}]", 3) for pair in ("0, 1", "1, 2") for start in (0, 3)),
+            ("permutation", "0, 1, 2", 2),
+        },
+    ),
     "pooled": (
         layered(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
         PICTURES,
-        {("rotation", "0, 3", 6)},
+        {("general_linear", "0, 3", 6)},
     ),
     "embedding": (
         layered(nn.Embedding(9, 6), nn.Linear(6, 2)),
         torch.arange(9).reshape(3, 3),
-        {("rotation", "0, 1", 6)},
+        {("general_linear", "0, 1", 6)},
     ),
-    "factorization": (Factorization, ROWS, {("rotation", "u, w", 6)}),
-    "rescaled": (Rescaled, ROWS, {("sign_flip", "u, w", 4)}),
+    "factorization": (Factorization, ROWS, {("general_linear", "u, w", 6)}),
+    "rescaled": (Rescaled, ROWS, {("sign_flip", "u, w", 4), ("rescaling", "u, w", 4)}),
     "residual": (Residual, torch.randn(5, 5), set()),
     "gated": (
         Gated,
         TOKENS,
         {
-            ("rotation", "embed, place, gate, up, down, read", 6),
+            ("general_linear", "embed, place, gate, up, down, read", 6),
             ("permutation", "gate, up, down", 8),
             ("sign_flip", "up, down", 8),
+            ("rescaling", "up, down", 8),
         },
     ),
     "branching": (Branching, ROWS, {("sign_flip", "a, b, c", 6), ("permutation", "a, b, c", 6)}),
     "skewed": (Skewed, ROWS, set()),
     "shared": (Shared, ROWS, {("sign_flip", "first, again, last", 5), ("permutation", "first, again, last", 5)}),
-    "fused": (Fused, torch.randn(2, 4, 6), set()),
+    "fused": (Fused, torch.randn(2, 4, 6), {("general_linear", f"qkv [{start}:{start + 3}]", 3) for start in (0, 3)}),
     "parametrized": (
         parametrized,
         ROWS,
@@ -244,14 +265,16 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, set[tuple[str, str, int]
     "attention": (
         lambda: InContextRegressor(6, 2),
         torch.randn(3, 5, 6),
-        {("rotation", f"layers.{i}.query, layers.{i}.key", 6) for i in range(2)},
+        {("general_linear", f"layers.{i}.query, layers.{i}.key", 6) for i in range(2)},
     ),
     "transformer": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         torch.randn(2, 5, 8),
         {
-            *(("rotation", f"self_attn [{start}:{start + 4}]", 4) for start in (0, 4)),
-            *(("rotation", f"self_attn, self_attn.out_proj [{start}:{start + 4}]", 4) for start in (16, 20)),
+            *(("general_linear", f"self_attn [{start}:{start + 4}]", 4) for start in (0, 4)),
+            ("permutation", "self_attn, self_attn.out_proj", 2),
+            ("sign_flip", "norm1, linear1, linear2, norm2", 1),
+            *(("general_linear", f"self_attn, self_attn.out_proj [{start}:{start + 4}]", 4) for start in (16, 20)),
             ("rescaling", "linear1, linear2", 16),
             ("permutation", "linear1, linear2", 16),
         },
@@ -274,10 +297,12 @@ def test_exactly_the_symmetries_are_found(case: str) -> None:
 
 def test_every_parametrized_unit_may_change_places() -> None:
     model = parametrized()
-    (units,) = [s for s in find_symmetries(model, ROWS) if s.kind == "permutation"]
+    found = find_symmetries(model, ROWS)
+    (units,) = found.of_kind("permutation")
     assert {slot.name for slot in units.slots} == {name for name, _ in model.named_parameters()} - {"2.bias"}
-    # The product of two matrices also keeps its value when a unit's weights flip in both.
-    assert {s.kind for s in find_symmetries(model, ROWS)} == {"permutation", "sign_flip"}
+    # The product of two matrices keeps its value when a row, or a column, flips or is rescaled in both.
+    for kind in ("sign_flip", "rescaling"):
+        assert sorted(s.units for s in found.of_kind(kind)) == [2, 4, 6, 6]
 
 
 def double(case: str) -> tuple[nn.Module, Tensor]:
@@ -314,7 +339,15 @@ def test_a_wrong_symmetry_changes_the_loss() -> None:
     assert Symmetry("permutation", 7, slots[1:]).difference(model, loss_of(x)) > 1e-3
 
 
-NORMALS = {"permutation": [0.0, 1, 0, -1], "sign_flip": [0.0, 1, 0, 0], "rotation": [0.3, -1, 0.2, 2]}
+def direction(kind: str, units: int) -> Tensor:
+    """Return a direction along which a kind has a mirror."""
+    normal = torch.zeros(units, dtype=torch.double)
+    if kind in ("rotation", "general_linear"):
+        return torch.linspace(-1, 2, units, dtype=torch.double)
+    normal[-1] = 1
+    if kind == "permutation":
+        normal[0] = -1
+    return normal
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name not in ("shared", "batch norm", "transformer")])
@@ -325,8 +358,7 @@ def test_mirrors_of_found_symmetries_obey_theorem_1(case: str) -> None:
     for symmetry in find_symmetries(model, x):
         if symmetry.kind == "rescaling":
             continue
-        normal = torch.zeros(symmetry.units, dtype=torch.double)
-        normal[:4] = torch.tensor(NORMALS[symmetry.kind])[: symmetry.units]
+        normal = direction(symmetry.kind, symmetry.units)
         mirror = symmetry.mirror(model, normal)
         vector_to_parameters(start, model.parameters())
         reflected = symmetry.reflect(dict(model.named_parameters()), normal)
@@ -476,9 +508,9 @@ def test_zero_units_and_lost_directions_are_counted() -> None:
     rotation = torch.linalg.qr(torch.randn(8, 8))[0]
     projection = rotation @ projection @ rotation.T
     found = measured(two_layers(nn.Identity(), projection @ weights, outgoing @ projection), ROWS)
-    assert found["rotation", "units"] == 8
-    assert found["rotation", "effective_units"] == 5
-    assert found["rotation", "order_parameter"] < 1e-6
+    assert found["general_linear", "units"] == 8
+    assert found["general_linear", "effective_units"] == 5
+    assert found["general_linear", "order_parameter"] < 1e-6
 
 
 def test_matrices_are_measured_without_symmetries() -> None:
@@ -537,11 +569,11 @@ def test_weight_decay_collapses_a_network_while_it_trains() -> None:
             functional.mse_loss(model(x), y).backward()
             optimizer.step()
         frame = monitor.to_frame()
-        rows = frame[(frame["kind"] == "rotation") & (frame["quantity"] == "effective_units")]
+        rows = frame[(frame["kind"] == "general_linear") & (frame["quantity"] == "effective_units")]
         assert rows["step"].tolist() == [0, 1000, 2000]
         left[weight_decay] = rows["value"].tolist()
     assert left == {0.0: [6, 6, 6], 0.05: [6, 1, 1]}
-    assert monitor.summary() == "0, 1 (rotation): 1 of 6 units are independent"
+    assert monitor.summary() == "0, 1 (general_linear): 1 of 6 units are independent"
 
 
 def test_the_summary_begins_with_what_has_collapsed_most() -> None:

@@ -149,6 +149,27 @@ def test_what_holds_always_is_decided_by_its_worst_sample() -> None:
     assert summarize([np.nan], "max").effect is None
 
 
+@pytest.mark.parametrize(("counted", "instances"), [(0, 1), (0, 100), (3, 40), (39, 40)])
+def test_the_binomial_bound_is_the_share_that_would_rarely_show_so_few(counted: int, instances: int) -> None:
+    most = verdicts.share_at_most(counted, instances)
+    assert stats.binom.cdf(counted, instances, most) == pytest.approx(0.05)
+    assert verdicts.share_at_most(instances, instances) == 1
+
+
+def test_a_share_says_how_many_instances_it_is_of() -> None:
+    results = {"made_up": dataset([0.0, 0.0], [0.1, 0.1])}
+    results["made_up"]["drawn"] = ("seed", [60.0, 40.0])
+    statistic = {"function": "value", "experiment": "made_up", "variable": "height", "over": "max", "count": "drawn"}
+    subject = claim(statistic=statistic, supported="<= 0", refuted="> 0.01", controls=[])
+    (entry,) = verdicts.compute([subject], results, "quick").claims
+    assert entry.verdict == SUPPORTED
+    assert "0 of 100 instances, a share below 0.03 at 95 %" in entry.reason
+    results["made_up"]["height"] = ("seed", [0.5, 0.0])
+    (entry,) = verdicts.compute([subject], results, "quick").claims
+    assert entry.verdict == NOT_SUPPORTED
+    assert "30 of 100 instances" in entry.reason
+
+
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=12))
 def test_no_interval_of_a_size_reaches_below_zero(values: list[float]) -> None:
     bounded, free = summarize(values, lowest=0.0), summarize(values)
@@ -211,12 +232,12 @@ def test_a_control_that_is_not_decisive_limits() -> None:
 
 
 def test_what_was_registered_first_is_shown_and_decides_nothing() -> None:
-    controls = [{**CLAIM["controls"][0], "decisive": False, "registered": True}, CLAIM["controls"][1]]
+    controls = [{**CLAIM["controls"][0], "decisive": False, "record": True}, CLAIM["controls"][1]]
     found = judge(claim(controls=controls), measured(1.1, 1.3), [measured(3, 4), GOOD], "quick")
     assert found.verdict == SUPPORTED
     assert "its control passes" in found.reason
     with pytest.raises(ValueError, match="decides nothing"):
-        claim(controls=[{**CLAIM["controls"][0], "registered": True}])
+        claim(controls=[{**CLAIM["controls"][0], "record": True}])
 
 
 def test_one_sample_decides_only_where_there_is_no_chance() -> None:

@@ -30,7 +30,7 @@ from reproduction.pipeline.measured import (
 )
 from reproduction.pipeline.points import Point, points_of
 from reproduction.report.closing import closing_lines
-from reproduction.training.flop import DCS, VANILLA, forward_flop
+from reproduction.training.flop import DCS, VANILLA, forward_flop, kind_of
 
 CONFIG = Path(__file__).parents[2] / "config"
 NOWHERE = Layout(Path("no project"))
@@ -311,7 +311,7 @@ def test_where_no_gpu_was_measured_the_plan_says_so_and_what_would_be() -> None:
 def test_a_measured_gpu_is_held_against_the_aim(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     speed = Speed(step_flop=4e11, seconds_per_flop=1 / (0.25 * 989e12), test_seconds_per_flop=1e-30)
-    speeds = {kind: [speed] for kind in (VANILLA, DCS)}
+    speeds = {kind_of(arm, "auto"): [speed] for arm in (VANILLA, DCS)}
     write_steps(made_up_steps("cuda", peak_flops=989e12, speeds=speeds, start=0.0, name="NVIDIA H100 80GB"), layout)
     plan = costs.forecast(at("paper"), layout)
     trainings = [row for row in plan.rows if row.device == "cuda"]

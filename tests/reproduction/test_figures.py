@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,10 @@ from reproduction.pipeline import store
 from reproduction.pipeline.layout import FIGURE_FORMATS
 from reproduction.report import plotting
 from reproduction.report.trace import TraceError, record_of, trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 
 @pytest.fixture
@@ -111,3 +116,37 @@ def test_values_of_the_sweep_that_a_figure_leaves_out_are_said(
     assert [text.get_text() for text in fig.texts] == ([note] if says else [])
     assert (tmp_path / "notes.txt").exists() == bool(says)
     assert not says or (tmp_path / "notes.txt").read_text() == f"fig: {note}\n"
+
+
+def boxes_of(fig: Figure) -> list[Bbox]:
+    fig.draw_without_rendering()
+    return [text.get_window_extent() for ax in fig.axes for text in ax.texts if text.get_text()]
+
+
+@pytest.mark.parametrize("longest", ["0", "0.092 (0.066–0.13)", "128 (125–128) and then some more"])
+def test_the_cells_of_a_table_do_not_overlap(longest: str) -> None:
+    fig, ax = plotting.figure("column", ratio=0.4)
+    plotting.table(ax, [["median (range) over seeds", "start", "decay 0"], ["pairs, %", longest, longest]])
+    boxes = boxes_of(fig)
+    assert all(box.x0 >= 0 and box.x1 <= fig.bbox.width for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert boxes[1].x1 == pytest.approx(boxes[4].x1, abs=1)  # a column is flush right
+
+
+def test_labels_behind_lines_that_end_close_together_are_moved_apart() -> None:
+    fig, ax = plotting.figure()
+    ax.set(xlim=(0, 1), ylim=(0, 100))
+    plotting.end_labels(ax, [(1, 50, "b", "red"), (1, 50.1, "c", "green"), (1, 10, "a", "blue")])
+    low, middle, high = sorted(boxes_of(fig), key=lambda box: box.y0)
+    assert not middle.overlaps(high)
+    assert low.y0 + low.height / 2 == pytest.approx(ax.transData.transform((1, 10))[1], abs=2)
+
+
+@pytest.mark.parametrize("width", range(22, 60))
+def test_no_word_stands_alone_on_the_last_line_of_a_title(width: int) -> None:
+    words = "quick: scikit-learn's digits, width 8, λ 0.3, decay 0.0065"
+    lines = plotting.balanced(words, width)
+    assert " ".join(lines) == words
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 1 + len(words) // (width + 1)  # no line more than the letters need
+    assert len(lines[-1].split()) > 1

@@ -84,7 +84,7 @@ CLAIMS = [
     for claim in load_claims(path)
     if claim.experiments == ["theory_checks"]
 ]
-PARTS = dict(zip(list(EXPERIMENT.variables), ("printed", "mended", "control", "edge", "registered"), strict=True))
+PARTS = dict(zip(list(EXPERIMENT.variables)[:5], ("printed", "mended", "control", "edge", "registered"), strict=True))
 TOLD_BY_ITS_MENDED_FORM = {"theory_dcs_faithful", "theory_dcs_stationary", "theory_stationary_point"}
 TOLD_BY_ITS_MENDED_FORM |= {"theory_lyapunov_large_rate", "theory_eq2_two_mirrors"}
 """Of whose statistic one form is small and another large, so that it needs no further instance to tell."""

@@ -79,7 +79,7 @@ def test_feeds_that_support_refute_and_fail_a_control(claim) -> None:
     assert verdict(claim, world(claim, supporting)) == "supported"
     assert verdict(claim, world(claim, refuting)) == "not supported"
     for number, control in enumerate(claim.controls):
-        without = "supported" if control.registered else "supported with limits"
+        without = "supported" if control.record else "supported with limits"
         expected = "not supported" if control.decisive else without
         assert verdict(claim, world(claim, supporting, failing=number)) == expected
 

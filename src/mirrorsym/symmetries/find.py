@@ -1,60 +1,150 @@
-"""Symmetries of any network, found from one forward pass and confirmed numerically.
-
-:func:`find_symmetries` follows one forward pass for candidates and keeps those that leave the outputs unchanged, in
-double precision and at random parameters. What it returns are symmetries of the model in evaluation mode, whatever loss
-is made from the outputs and with L2 decay on all parameters. It does not claim to find all. It follows linear and
-convolutional layers, matrix products, normalizations, embeddings, elementwise functions, sums, products, residual
-connections and the heads of ``nn.MultiheadAttention``. It does not look into channels that are concatenated, split or
-reshaped into heads, into recurrent layers, at exchanges of whole heads, nor at symmetries that only the loss has, such
-as a rotation of the outputs. :func:`holds` checks a symmetry that was written down by hand.
-"""
+"""Symmetries of any network, found from one forward pass and confirmed numerically."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mirrorsym.symmetries.follow import Follower, Spaces
-from mirrorsym.symmetries.symmetry import Kind, Symmetry
-from mirrorsym.symmetries.verify import invariance, randomize, twin_of
+from mirrorsym.symmetries.candidates import Axis, Candidates
+from mirrorsym.symmetries.draw import draw
+from mirrorsym.symmetries.follow import Follower, axes_of
+from mirrorsym.symmetries.result import Symmetries
+from mirrorsym.symmetries.symmetry import KINDS, Kind, Symmetry
+from mirrorsym.symmetries.twin import Twin
+from mirrorsym.symmetries.verify import DRAWS, Check
 
 
-def find_symmetries(model: nn.Module, *inputs: Tensor) -> list[Symmetry]:
+def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     """Find symmetries of a model's outputs, each confirmed numerically.
 
-    A layer with a rotation is listed with that alone: it includes the permutations and sign flips of its units.
+    What it returns are symmetries of the model in evaluation mode, whatever loss is made from the outputs and with L2
+    decay on all parameters. It does not claim to find all: what it did not understand is in ``unfollowed``.
 
     Args:
-        model: any module. It is copied, and left as it is.
-        *inputs: what its forward takes, a small batch of two or more samples.
+        model: any module. It is left as it is, and runs on the CPU.
+        *args: what its forward takes, a small batch of two or more samples.
+        **kwargs: what its forward takes by name, such as ``**batch``.
 
     Returns:
-        The symmetries, in the order in which the network uses their parameters.
+        The symmetries, in the order in which the network uses their parameters, and what was not understood.
+
+    Raises:
+        ValueError: if the model is lazy, traced, scripted or complex, or returns no floating-point numbers.
     """
-    twin, arguments = twin_of(model, inputs)
-    follower = Follower(twin)
-    with torch.no_grad(), follower:
-        outputs = twin(*arguments)
-    follower.give_up(outputs)
-    return _confirmed(twin, arguments, follower.spaces)
+    start = time.perf_counter()
+    twin = Twin(model, args, kwargs)
+    tensors = draw(twin, 0)
+    follower = Follower(twin.model, tensors, twin.trained)
+    with torch.no_grad():
+        outputs = twin.run(tensors, follower)
+    twin.values(outputs)
+    follower.end(outputs)
+    axes = [
+        Axis(name, along, atoms, name not in twin.trained)
+        for name in follower.used
+        for along, atoms in axes_of(follower.parameters.get(name, []))
+    ]
+    candidates = Candidates(follower.atoms, axes)
+    del outputs
+    finder = _Finder(twin, candidates)
+    for seed in range(DRAWS):
+        check = Check(twin, tensors if seed == 0 else draw(twin, seed), seed)
+        if check.usable:
+            finder.decide(check)
+            if not finder.open:
+                break
+    order = {name: index for index, name in enumerate(follower.used)}
+    found = sorted(finder.found, key=lambda s: (order[s.slots[0].name], KINDS.index(s.kind)))
+    return Symmetries(
+        found,
+        unfollowed=tuple(follower.unfollowed),
+        unused_parameters=tuple(name for name in twin.trained if name not in follower.used),
+        free_parameters=tuple(finder.free),
+        refuted=(*finder.refuted, *finder.open),
+        seconds=time.perf_counter() - start,
+    )
 
 
-def _confirmed(model: nn.Module, inputs: tuple[Tensor, ...], spaces: Spaces) -> list[Symmetry]:
-    randomize(model)
-    unchanged = invariance(model, inputs)
-    found = []
-    for units, slots in spaces.continuous():
-        kinds: tuple[Kind, ...] = ("rotation", "sign_flip", "rescaling") if units > 1 else ("sign_flip", "rescaling")
-        candidates = (Symmetry(kind, units, slots) for kind in kinds)
-        found += list(islice(filter(unchanged, candidates), 1))
-    rotated = {slot for symmetry in found if symmetry.kind == "rotation" for slot in symmetry.slots}
-    for units, slots in spaces.tied():
-        permutation = Symmetry("permutation", units, slots)
-        if units > 1 and not rotated & set(slots) and unchanged(permutation):
-            found.append(permutation)
-    order = {name: index for index, name in enumerate(spaces.used)}
-    found = [replace(s, slots=tuple(sorted(s.slots, key=lambda slot: order[slot.name]))) for s in found]
-    return sorted(found, key=lambda symmetry: order[symmetry.slots[0].name])
+class _Finder:
+    """Decides which candidates hold; those that one draw of parameters tells nothing about wait for another."""
+
+    def __init__(self, twin: Twin, candidates: Candidates) -> None:
+        self.found: list[Symmetry] = []
+        self.refuted: list[Symmetry] = []
+        self.free: list[str] = []
+        self._mixed = list(candidates.mixed())
+        self._rescalings = candidates.diagonal("rescaling")
+        self._flips = candidates.diagonal("sign_flip")
+        self.open: list[Symmetry] = []
+        self._first = True
+
+    def decide(self, check: Check) -> None:
+        """Sort the candidates by what one draw of the parameters says."""
+        if self._first:
+            self._first = False
+            self.free = check.free()
+            waiting = [replace(s, kind=kind) for kind, s in self._mixed] + self._rescalings + self._flips
+            waiting = [s for s in waiting if check.acts(s)]
+        else:
+            waiting = self.open
+        alive = [s for s in waiting if check.alive(s)]
+        self.open = [s for s in waiting if s not in set(alive)]
+        linear = self._strongest(check, [s for s in alive if s.kind in ("rotation", "general_linear")])
+        permutations = [s for s in alive if s.kind == "permutation"]
+        permutations += [
+            replace(s, kind="permutation")
+            for s in alive
+            if s.kind in ("rotation", "general_linear") and _places(s) not in {_places(t) for t in linear}
+        ]
+        rotated = _covered(s for s in [*self.found, *linear] if s.kind == "general_linear")
+        turned = _covered(s for s in [*self.found, *linear] if s.kind in ("rotation", "general_linear"))
+        rescalings = [s for s in alive if s.kind == "rescaling" and not _inside(s, rotated)]
+        rescalings = [self._plane(check, s) for s in rescalings]
+        kept = [s for s in rescalings if check.continuous(s)]
+        self.refuted += [s for s in rescalings if s not in kept]
+        planes = _covered(s for s in [*self.found, *kept] if s.kind == "complex")
+        flips = [s for s in alive if s.kind == "sign_flip" and not _inside(s, turned) and not _inside(s, planes)]
+        rest = [*linear, *permutations, *kept, *flips]
+        confirmed = check.unchanged(rest)
+        self.refuted += [s for s in rest if s not in set(confirmed)]
+        self.found += confirmed
+
+    def _strongest(self, check: Check, candidates: Sequence[Symmetry]) -> list[Symmetry]:
+        found = []
+        for symmetry in candidates:
+            kinds: tuple[Kind, ...] = ("general_linear", "rotation")
+            for kind in kinds if symmetry.kind == "general_linear" else kinds[1:]:
+                if check.continuous(replace(symmetry, kind=kind)):
+                    found.append(replace(symmetry, kind=kind))
+                    break
+        return found
+
+    def _plane(self, check: Check, symmetry: Symmetry) -> Symmetry:
+        plane = replace(symmetry, kind="complex")
+        paired = all(slot.repeat % 2 == 0 for slot in symmetry.slots)
+        return plane if paired and check.continuous(plane) else symmetry
+
+
+def _places(symmetry: Symmetry) -> frozenset[tuple[str, tuple[int, ...]]]:
+    return frozenset((s.name, tuple(s.indices(symmetry.units).tolist())) for s in symmetry.slots)
+
+
+def _covered(symmetries: Iterable[Symmetry]) -> dict[tuple[str, tuple[int, ...]], set[int]]:
+    covered: dict[tuple[str, tuple[int, ...]], set[int]] = {}
+    for symmetry in symmetries:
+        for slot in symmetry.slots:
+            covered.setdefault((slot.name, slot.axes), set()).update(slot.indices(symmetry.units).tolist())
+    return covered
+
+
+def _inside(symmetry: Symmetry, covered: dict[tuple[str, tuple[int, ...]], set[int]]) -> bool:
+    return bool(covered) and all(
+        set(slot.indices(symmetry.units).tolist()) <= covered.get((slot.name, slot.axes), set())
+        for slot in symmetry.slots
+        if not slot.buffer
+    )

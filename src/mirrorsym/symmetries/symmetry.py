@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -12,58 +13,99 @@ import torch
 from torch import Tensor, nn
 
 from mirrorsym.mirrors import Mirror
+from mirrorsym.symmetries.names import lookup, plain
 
 State = Mapping[str, Tensor]
 """Parameters and buffers by name."""
-Kind = Literal["permutation", "sign_flip", "rescaling", "rotation"]
+Kind = Literal["permutation", "sign_flip", "rescaling", "rotation", "general_linear", "complex"]
+KINDS: tuple[Kind, ...] = ("general_linear", "rotation", "complex", "sign_flip", "rescaling", "permutation")
+"""All kinds, in the order in which those of the same units are listed."""
+
+LISTED_MODULES = 6
+"""A name lists so many modules; of a longer one it gives the first, the last and the count."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where the units of a layer lie in one parameter: a run of its entries along one axis.
+    """Where the units of a layer lie in one parameter: entries along one axis, or along several that are flattened.
 
     Args:
         name: the parameter's or buffer's name.
-        axis: the axis along which its units lie.
+        axis: the axis along which its units lie, or the axes, such as (0, 1) in a grouped convolution.
         start: the first unit's place on that axis.
-        repeat: consecutive entries of each unit, more than one behind a flattened picture.
+        repeat: entries of each unit along the axis, one after the other; more than one behind a flattened picture.
         inverse: True where a rescaling divides, on the other side of the layer's output.
-        squared: True for variances.
+        degree: the power of a rescaling's factor that acts here: 2 for w in (w u²), where u has 1.
         buffer: True for what the model keeps and does not train, such as a running mean.
+        places: places along the axis, ``repeat`` for each unit, unit after unit; None where they follow each other.
     """
 
     name: str
-    axis: int
+    axis: int | tuple[int, ...]
     start: int = 0
     repeat: int = 1
     inverse: bool = False
-    squared: bool = False
+    degree: float = 1
     buffer: bool = False
+    places: tuple[int, ...] | None = None
 
     def take(self, tensor: Tensor, units: int) -> Tensor:
         """Return the entries of each unit, shape (units, entries)."""
-        moved = tensor.movedim(self.axis, 0)
-        return moved[self.start : self.start + units * self.repeat].reshape(units, -1)
+        front, _ = self._front(tensor)
+        return front[self.indices(units).to(tensor.device)].reshape(units, -1)
 
     def put(self, tensor: Tensor, block: Tensor) -> Tensor:
         """Return a copy of the tensor with other entries of each unit, shape (units, entries)."""
-        result = tensor.clone()
-        moved = result.movedim(self.axis, 0)
-        part = moved[self.start : self.start + len(block) * self.repeat]
-        part.copy_(block.reshape(part.shape))
-        return result
+        front, shape = self._front(tensor)
+        places = self.indices(len(block)).to(tensor.device)
+        changed = front.index_copy(0, places, block.reshape(len(places), *front.shape[1:]).to(front))
+        return changed.reshape(shape).movedim(tuple(range(len(self.axes))), self.axes).contiguous()
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which the units lie."""
+        return (self.axis,) if isinstance(self.axis, int) else self.axis
+
+    def indices(self, units: int) -> Tensor:
+        """Return the places along the axis, shape (units · repeat,)."""
+        if self.places is None:
+            return torch.arange(self.start, self.start + units * self.repeat)
+        return self._places
+
+    @cached_property
+    def _places(self) -> Tensor:
+        return torch.tensor(self.places)
+
+    @property
+    def power(self) -> float:
+        """The power of a rescaling's factor that multiplies these entries."""
+        return -self.degree if self.inverse else self.degree
+
+    def _front(self, tensor: Tensor) -> tuple[Tensor, torch.Size]:
+        """Return the tensor with the units' axes flattened in front, and its shape before they were flattened."""
+        moved = tensor.movedim(self.axes, tuple(range(len(self.axes))))
+        return moved.flatten(0, len(self.axes) - 1), moved.shape
 
 
 @dataclass(frozen=True)
 class Symmetry:
     """A transformation of a layer's units that leaves the model's outputs unchanged.
 
-    - ``permutation``: two units are exchanged. On the mirror they are copies of each other (Theorem 4).
+    - ``permutation``: two units are exchanged, which may be neurons, channels or whole heads. On the mirror they are
+      copies of each other (Theorem 4).
     - ``sign_flip``: all weights of a unit change their sign, a rescaling by -1. On the mirror they are 0 (Theorem 2).
     - ``rotation``: the units are rotated or reflected along any direction n. On the mirror the weights have no part
       along n, so their rank is lower (Theorem 3 and the double rotation of Section 3.2).
+    - ``general_linear``: the units are mixed by any invertible matrix, of which the rotations are some; the mirrors are
+      those of the rotation.
+    - ``complex``: each unit is a plane, such as one of a rotary embedding, multiplied by a complex number. Its mirror
+      is the whole plane, which half a turn flips.
     - ``rescaling``: a unit's incoming weights are multiplied by a positive number and its outgoing ones divided, as
       with ReLU. This alone is no mirror. L2 decay still acts on such a unit as the lasso does.
+
+    An element of the group is, by kind: a permutation's order, integers of shape (units,), unit i is replaced by unit
+    order[i]; signs or factors, shape (units,); a matrix, shape (units, units); complex numbers, shape (units,). A
+    matrix is taken for every kind, a diagonal one for the complex.
 
     Args:
         kind: one of these.
@@ -77,11 +119,19 @@ class Symmetry:
 
     @property
     def name(self) -> str:
-        """The modules whose parameters take part, in the network's order."""
-        modules = dict.fromkeys(slot.name.rpartition(".")[0] or slot.name for slot in self.slots)
-        first = self.slots[0].start
-        # The units of an attention head are only some of those of its projection.
-        return ", ".join(modules) + (f" [{first}:{first + self.units}]" if any(s.start for s in self.slots) else "")
+        """The modules whose parameters take part, in the network's order; of many the first, the last and the count."""
+        modules = list(dict.fromkeys(slot.name.rpartition(".")[0] or slot.name for slot in self.slots))
+        if len(modules) > LISTED_MODULES:
+            return f"{modules[0]} … {modules[-1]} ({len(modules)} modules)"
+        return ", ".join(modules) + self._part
+
+    @property
+    def _part(self) -> str:
+        """The places in the first parameter, where the units are only some of it, as those of an attention head."""
+        places = self.slots[0].indices(self.units)
+        first, last = int(places[0]), int(places[-1]) + 1
+        follow = torch.equal(places, torch.arange(first, last))
+        return f" [{first}:{last}]" if follow and any(s.start or s.places is not None for s in self.slots) else ""
 
     def matrix(self, state: State) -> Tensor:
         """Return the weights of each unit, incoming and outgoing ones together, shape (units, weights).
@@ -92,14 +142,15 @@ class Symmetry:
             state: the parameters by name, such as ``dict(model.named_parameters())``.
         """
         trained = [slot for slot in self.slots if not slot.buffer]
-        return torch.cat([slot.take(state[slot.name], self.units) for slot in trained], dim=1)
+        return torch.cat([slot.take(lookup(state, slot.name), self.units) for slot in trained], dim=1)
 
     def reflect(self, state: State, normal: Tensor) -> dict[str, Tensor]:
         """Return all parameters and buffers after the reflection ``I - 2 n nᵀ`` of the units.
 
         Args:
             state: parameters and buffers by name, as ``model.state_dict()`` has them.
-            normal: a vector along n, shape (units,): for a permutation ±1 at two units, for a sign flip 1 at one.
+            normal: a vector along n, shape (units,): for a permutation ±1 at two units, for a sign flip or a plane 1 at
+                one.
 
         Raises:
             ValueError: if the symmetry has no such mirror.
@@ -108,37 +159,62 @@ class Symmetry:
         self._check(unit)
         return self.transform(state, torch.eye(self.units).to(unit) - 2 * torch.outer(unit, unit))
 
-    def transform(self, state: State, matrix: Tensor) -> dict[str, Tensor]:
-        """Return all parameters and buffers after a linear transformation of the units.
+    def transform(self, state: State, element: Tensor) -> dict[str, Tensor]:
+        """Return all parameters and buffers after a transformation of the units.
 
         Args:
             state: parameters and buffers by name.
-            matrix: shape (units, units), an element of the symmetry's group.
+            element: an element of the symmetry's group, as :meth:`sample` returns it, or a matrix (units, units).
         """
-        result = dict(state)
-        inverse = torch.linalg.inv(matrix).T
-        for slot in self.slots:
-            factor = (inverse if slot.inverse else matrix).to(result[slot.name])
-            factor = factor**2 if slot.squared else factor
-            result[slot.name] = slot.put(result[slot.name], factor @ slot.take(result[slot.name], self.units))
-        return result
+        return transformed(state, [(self, element)])
+
+    def act(self, slot: Slot, element: Tensor, block: Tensor) -> Tensor:
+        """Return the entries of one slot after a matrix or complex numbers have acted on them.
+
+        Args:
+            slot: one of the slots.
+            element: shape (units, units), or (units,) of complex numbers.
+            block: the entries, shape (units, entries).
+        """
+        if element.is_complex():
+            planes = block.reshape(self.units, slot.repeat // 2, 2, -1)
+            factor = (1 / element.conj() if slot.inverse else element).to(torch.complex128)[:, None, None]
+            x, y = planes.unbind(2)
+            real, imaginary = factor.real.to(block), factor.imag.to(block)
+            return torch.stack([real * x - imaginary * y, imaginary * x + real * y], dim=2).reshape(block.shape)
+        diagonal = element.diagonal()
+        if self.kind == "complex":
+            return diagonal.to(block)[:, None] ** (-1 if slot.inverse else 1) * block
+        if bool((element == diagonal.diag()).all()):
+            return diagonal.to(block)[:, None] ** slot.power * block
+        if self.kind in ("permutation", "sign_flip", "rotation"):  # orthogonal: its own inverse transpose
+            return element.to(block) @ block
+        inverse = torch.linalg.inv(element).T if slot.inverse else element
+        return inverse.to(block) @ block
 
     def sample(self, seed: int = 0) -> Tensor:
-        """Return a random element of the symmetry's group, shape (units, units), in double precision."""
+        """Return a random element of the symmetry's group: no unit stays as it is.
+
+        Returns:
+            As the class describes: integers, or double precision, or complex numbers for planes.
+        """
         rng = np.random.default_rng(seed)
         if self.kind == "permutation":
-            order = rng.permutation(self.units)  # as one cycle, which leaves no unit in its place
-            matrix = np.zeros((self.units, self.units))
-            matrix[order, np.roll(order, 1)] = 1
-        elif self.kind == "sign_flip":
+            cycle = rng.permutation(self.units)
+            order = np.empty_like(cycle)
+            order[cycle] = np.roll(cycle, 1)
+            return torch.from_numpy(order)
+        if self.kind == "sign_flip":
             signs = rng.choice([-1.0, 1.0], self.units)
-            signs[0] = -1
-            matrix = np.diag(signs)
-        elif self.kind == "rescaling":
-            matrix = np.diag(rng.uniform(0.5, 2, self.units))
-        else:
-            matrix = np.linalg.qr(rng.standard_normal((self.units, self.units)))[0]
-        return torch.from_numpy(matrix)
+            signs[rng.integers(self.units)] = -1
+            return torch.from_numpy(signs)
+        if self.kind == "rescaling":
+            return torch.from_numpy(rng.uniform(0.5, 2, self.units))
+        if self.kind == "complex":
+            return torch.from_numpy(rng.uniform(0.5, 2, self.units) * np.exp(2j * np.pi * rng.uniform(size=self.units)))
+        left, _, right = np.linalg.svd(rng.standard_normal((self.units, self.units)))
+        stretch = rng.uniform(0.5, 2, self.units) if self.kind == "general_linear" else np.ones(self.units)
+        return torch.from_numpy((left * stretch) @ right)
 
     def mirror(self, model: nn.Module, normal: Tensor) -> Mirror:
         """Return one mirror of the symmetry as a matrix O over all parameters. For small models: O is dense.
@@ -159,13 +235,17 @@ class Symmetry:
         for name, parameter in model.named_parameters():
             places[name] = torch.arange(count, count + parameter.numel()).reshape(parameter.shape)
             count += parameter.numel()
-        entries = self.matrix(places).numpy()
+        trained = [slot for slot in self.slots if not slot.buffer]
+        if self.kind == "sign_flip":  # an even power stays as it is
+            trained = [slot for slot in trained if slot.degree % 2]
+        entries = torch.cat([slot.take(lookup(places, slot.name), self.units) for slot in trained], dim=1).numpy()
         if len(np.unique(entries)) != entries.size:
             raise ValueError(f"the symmetry of {self.name} acts on some parameters from two sides; use reflect")
         directions = np.zeros((count, entries.shape[1]))
         directions[entries, np.arange(entries.shape[1])] = unit.double().cpu().numpy()[:, None]
         return Mirror(directions[:, np.abs(directions).sum(axis=0) > 0])
 
+    @torch.no_grad()
     def difference(self, model: nn.Module, loss: Callable[[nn.Module], Tensor], seed: int = 0) -> float:
         """Return the relative change of a loss when the parameters are transformed: about rounding for a symmetry.
 
@@ -176,13 +256,18 @@ class Symmetry:
             loss: what computes a number from the model, such as ``lambda model: criterion(model(x), y)``.
             seed: picks the transformation.
         """
-        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        with torch.no_grad():
-            with _holding(model, state, state):
-                before = float(loss(model))
-            with _holding(model, self.transform(state, self.sample(seed)), state):
-                after = float(loss(model))
-        return abs(after - before) / max(abs(before), torch.finfo(torch.double).tiny)
+        named = [*model.named_parameters(), *model.named_buffers()]
+        touched = {plain(slot.name) for slot in self.slots}
+        tensors = {plain(name): tensor for name, tensor in named if plain(name) in touched}
+        before = {name: tensor.clone() for name, tensor in tensors.items()}
+        everything = {name: tensor.clone() for name, tensor in named}
+        here = float(loss(model))
+        try:
+            _copy(tensors, self.transform(before, self.sample(seed)))
+            there = float(loss(model))
+        finally:
+            _copy(dict(named), everything)
+        return abs(there - here) / max(abs(here), torch.finfo(torch.double).tiny)
 
     def _check(self, unit: Tensor) -> None:
         entries = unit.detach().double().cpu()
@@ -190,21 +275,73 @@ class Symmetry:
         allowed = {
             "permutation": len(size) == 2 and bool((entries.sum().abs() < 1e-6).item()),
             "sign_flip": len(size) == 1,
+            "complex": len(size) == 1,
             "rescaling": False,
             "rotation": True,
+            "general_linear": True,
         }
         if entries.shape != (self.units,) or not allowed[self.kind]:
             raise ValueError(
                 f"the {self.kind} of {self.name} has no mirror along a vector of shape {tuple(unit.shape)} with "
                 f"{len(size)} entries that are not 0; it acts on {self.units} units, a permutation along ±1 at two of "
-                "them, a sign flip along one, a rotation along any direction, and a rescaling has none"
+                "them, a sign flip or a plane along one, a rotation along any direction, and a rescaling has none"
             )
 
 
-@contextmanager
-def _holding(model: nn.Module, state: State, before: State) -> Iterator[None]:
-    model.load_state_dict(dict(state))
-    try:
-        yield
-    finally:
-        model.load_state_dict(dict(before))
+def transformed(state: State, elements: Iterable[tuple[Symmetry, Tensor]]) -> dict[str, Tensor]:
+    """Return all parameters and buffers after transformations by symmetries, which all leave the outputs unchanged.
+
+    Signs, factors and orders are gathered first, so that each parameter is read once for each of its axes.
+
+    Args:
+        state: parameters and buffers by name.
+        elements: symmetries, each with an element of its group.
+    """
+    result = dict(state)
+    names = {plain(name): name for name in state}
+    factors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    orders: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    others: list[tuple[Symmetry, Tensor]] = []
+    for symmetry, element in elements:
+        if element.dim() == 2 or element.is_complex():
+            others.append((symmetry, element))
+            continue
+        for slot in symmetry.slots:
+            key = (slot.name if slot.name in result else names[plain(slot.name)], slot.axes)
+            size = math.prod(result[key[0]].shape[axis] for axis in slot.axes)
+            places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)
+            if element.is_floating_point():
+                along = factors.setdefault(key, torch.ones(size, dtype=torch.double))
+                along[places] *= (element.double() ** slot.power)[:, None].cpu()
+            else:
+                order = orders.setdefault(key, torch.arange(size))
+                order[places] = order[places[element.cpu()]]
+    for (name, axes), along in factors.items():
+        result[name] = result[name] * _beside(result[name], axes, along)
+    for (name, axes), order in orders.items():
+        result[name] = _reordered(result[name], axes, order)
+    for symmetry, element in others:
+        for slot in symmetry.slots:
+            name = slot.name if slot.name in result else names[plain(slot.name)]
+            block = slot.take(result[name], symmetry.units)
+            result[name] = slot.put(result[name], symmetry.act(slot, element.to(block.device), block))
+    return result
+
+
+def _beside(tensor: Tensor, axes: tuple[int, ...], along: Tensor) -> Tensor:
+    """Return a vector along some axes in a shape that broadcasts against a tensor."""
+    moved = along.reshape([tensor.shape[axis] for axis in axes] + [1] * (tensor.dim() - len(axes)))
+    return moved.movedim(tuple(range(len(axes))), axes).to(tensor)
+
+
+def _reordered(tensor: Tensor, axes: tuple[int, ...], order: Tensor) -> Tensor:
+    if len(axes) == 1:
+        return tensor.index_select(axes[0], order.to(tensor.device))
+    front = tensor.movedim(axes, tuple(range(len(axes))))
+    flat = front.flatten(0, len(axes) - 1).index_select(0, order.to(tensor.device))
+    return flat.reshape(front.shape).movedim(tuple(range(len(axes))), axes)
+
+
+def _copy(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])

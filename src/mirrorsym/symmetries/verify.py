@@ -1,95 +1,293 @@
-"""Whether a transformation is a symmetry: outputs in double precision, at random parameters, before and after it."""
+"""Whether a transformation is a symmetry: continuous ones by charges of one backward pass, finite ones by the outputs.
+
+A one-parameter group of transformations leaves a function unchanged if the gradient has no part along it: Σ w∇ᵀ, over
+all places where the units lie and with a minus on the other side, is 0 on the diagonal for a rescaling, has no
+antisymmetric part for a rotation, and is 0 for any matrix. Exchanges and flips change the outputs by no more than
+rounding does.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mirrorsym.symmetries.symmetry import State, Symmetry
+from mirrorsym.symmetries.draw import draw
+from mirrorsym.symmetries.symmetry import Slot, Symmetry, transformed
+from mirrorsym.symmetries.twin import LARGEST, Twin
 
-TOLERANCE = 1e-10
-"""Relative change of the outputs, in double precision, up to which a candidate counts as a symmetry."""
+ROUNDINGS = 1000.0
+"""The outputs may change by as many times what they change when all parameters move by one rounding."""
+WORST_ROUNDING = 1e-9
+"""A network whose outputs change by more than this when all parameters move by one rounding tells nothing."""
+CANCELLED = 1e-8
+"""Charges count as 0 up to this part of the sizes that cancel."""
+ALIVE = 1e-10
+"""A unit whose weights move the outputs by less than this part tells nothing."""
+DRAWS = 3
+"""So often parameters are drawn anew, where they tell nothing."""
+FEW = 8
+"""Groups of so few units are checked one by one: two that hold together alone would often move alike by chance."""
+PATIENCE = 5.0
+"""Seconds for checks one by one; where they take longer, random halves of the groups are checked together."""
+HALVES = 8
 
 
-def holds(model: nn.Module, symmetry: Symmetry, *inputs: Tensor) -> bool:
+def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bool:
     """Return whether a transformation leaves the model's outputs unchanged, at random parameters.
 
     Args:
-        model: any module. It is copied, and left as it is.
+        model: any module. It is left as it is.
         symmetry: what to check, for instance one written down by hand.
-        *inputs: what the model's forward takes.
+        *args: what the model's forward takes.
+        **kwargs: what it takes by name.
 
     Raises:
-        ValueError: if the model has no such parameters.
+        ValueError: if the model has no such parameters, or cannot be run (see :func:`find_symmetries`).
     """
-    twin, arguments = twin_of(model, inputs)
-    missing = {slot.name for slot in symmetry.slots} - set(twin.state_dict())
-    if missing:
-        raise ValueError(f"the model has no parameter {min(missing)!r}; model.named_parameters() has their names")
-    randomize(twin)
-    return invariance(twin, arguments)(symmetry)
+    twin = Twin(model, args, kwargs)
+    own = replace(symmetry, slots=tuple(replace(s, name=twin.name_of(s.name)) for s in symmetry.slots))
+    for seed in range(DRAWS):
+        check = Check(twin, draw(twin, seed))
+        if check.usable and check.alive(own) and check.acts(own):
+            return check.continuous(own) and own in check.unchanged([own])
+    return False
 
 
-def twin_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """Return a copy of the model, and inputs for it, in double precision and evaluation mode."""
-    arguments = tuple(x.detach().double() if x.is_floating_point() else x for x in inputs)
-    return copy.deepcopy(model).double().eval(), arguments
+class Check:
+    """The model at one draw of its parameters, with the gradient of a random projection of its outputs.
 
+    Args:
+        twin: the model.
+        tensors: its parameters and buffers.
+        seed: picks the projection and the transformations.
+    """
 
-@torch.no_grad()
-def randomize(model: nn.Module) -> None:
-    """Give the model generic parameters: at collapsed ones more transformations than the symmetries change nothing."""
-    rng = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
-        parameter.copy_(torch.randn(parameter.shape, generator=rng, dtype=torch.double) / fan_in**0.5)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.copy_(torch.randn(buffer.shape, generator=rng, dtype=torch.double) / 10)
-        elif name.endswith("running_var"):
-            buffer.copy_(torch.rand(buffer.shape, generator=rng, dtype=torch.double) + 0.5)
+    def __init__(self, twin: Twin, tensors: dict[str, Tensor], seed: int = 0) -> None:
+        self._twin = twin
+        self._generator = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._sums: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
+        self.tensors = tensors
+        self.gradients = self._gradients()
+        start = time.perf_counter()
+        self._reference = self._outputs(tensors)
+        self._forward_seconds = time.perf_counter() - start
+        self._finite = [out.isfinite() & (out.abs() < LARGEST) for out in self._reference]
+        with torch.no_grad():
+            moved = {
+                name: self._rounded(tensor) if name in twin.trained else tensor for name, tensor in tensors.items()
+            }
+            changes = self._changes(self._outputs(moved))
+        self._floor = [max(change, 4 * torch.finfo(torch.double).eps) for change in changes]
+        self.usable = bool(changes) and max(changes) < WORST_ROUNDING
 
-
-@torch.no_grad()
-def invariance(model: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[Symmetry], bool]:
-    """Return a function that says whether a transformation leaves the outputs unchanged."""
-    state = dict(model.state_dict())
-    reference = outputs(model, state, inputs)
+    def _rounded(self, tensor: Tensor) -> Tensor:
+        """Return a parameter moved by one rounding, up or down."""
+        result = tensor
+        for axis, size in enumerate(tensor.shape):
+            shape = [size if place == axis else 1 for place in range(tensor.dim())]
+            signs = torch.randint(0, 2, shape, generator=self._generator).double() * 2 - 1
+            result = result * (1 + torch.finfo(torch.double).eps * signs)
+        return result
 
     @torch.no_grad()
-    def unchanged(symmetry: Symmetry) -> bool:
-        matrix = symmetry.sample()
-        if not _close(outputs(model, symmetry.transform(state, matrix), inputs), reference):
+    def _outputs(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+        return self._twin.values(self._twin.run(tensors))
+
+    def _gradients(self) -> dict[str, Tensor]:
+        tensors = dict(self.tensors)
+        names = [name for name in self._twin.trained if tensors[name].is_floating_point()]
+        for name in names:
+            tensors[name] = tensors[name].detach().requires_grad_()
+        outputs = self._twin.values(self._twin.run(tensors))
+        total = torch.zeros(())
+        for out in outputs:
+            finite = out.detach().isfinite() & (out.detach().abs() < LARGEST)
+            values = torch.where(finite, out, torch.zeros_like(out))
+            weights = torch.randn(out.shape, generator=self._generator, dtype=torch.double)
+            size = values.detach().norm()
+            if float(size) > 0:
+                total = total + (values * weights).sum() / size
+        if not total.requires_grad:
+            return {}
+        found = torch.autograd.grad(total, [tensors[name] for name in names], allow_unused=True)
+        return {name: g for name, g in zip(names, found, strict=True) if g is not None}
+
+    def _changes(self, outputs: Sequence[Tensor]) -> list[float]:
+        """Return the relative change of each output."""
+        changes = []
+        for out, reference, finite in zip(outputs, self._reference, self._finite, strict=True):
+            before, after = reference[finite], out[finite]
+            size = float(before.norm())
+            difference = float((after - before).norm())
+            if size > 0:
+                changes.append(difference / size if difference == difference else float("inf"))
+        return changes
+
+    # Continuous ones
+
+    def continuous(self, symmetry: Symmetry) -> bool:
+        """Return whether the charges of a continuous symmetry vanish; True for finite kinds.
+
+        Where it acts on statistics of a batch normalization, which have no gradient, the outputs alone tell.
+        """
+        if any(slot.buffer for slot in symmetry.slots):
+            return True
+        if symmetry.kind == "rescaling":
+            total, size = self._diagonal(symmetry)
+            return bool((total.abs() <= CANCELLED * size + 1e-300).all())
+        if symmetry.kind == "complex":
+            return self._planes(symmetry)
+        if symmetry.kind in ("rotation", "general_linear"):
+            return self._mixed(symmetry)
+        return True
+
+    def _parts(self, symmetry: Symmetry) -> list[tuple[Any, Tensor, Tensor]]:
+        """Return the slots with a gradient, the weights and the gradients, shapes (units, entries)."""
+        return [
+            (
+                slot,
+                slot.take(self.tensors[slot.name], symmetry.units),
+                slot.take(self.gradients[slot.name], symmetry.units),
+            )
+            for slot in symmetry.slots
+            if slot.name in self.gradients
+        ]
+
+    def _diagonal(self, symmetry: Symmetry) -> tuple[Tensor, Tensor]:
+        total = torch.zeros(symmetry.units, dtype=torch.double)
+        size = torch.zeros(symmetry.units, dtype=torch.double)
+        for slot in symmetry.slots:
+            if slot.name in self.gradients:
+                sums, sizes, _ = self._products(slot, symmetry.units)
+                total += slot.power * sums
+                size += abs(slot.power) * sizes
+        return total, size
+
+    def _products(self, slot: Slot, units: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return for each unit Σ w∇, Σ |w∇| and Σ (w∇)² over its entries in one slot."""
+        key = (slot.name, slot.axes)
+        if key not in self._sums:
+            product = self.tensors[slot.name] * self.gradients[slot.name]
+            front = product.movedim(slot.axes, tuple(range(len(slot.axes)))).flatten(0, len(slot.axes) - 1)
+            flat = front.flatten(1) if front.dim() > 1 else front[:, None]
+            self._sums[key] = (flat.sum(1), flat.abs().sum(1), flat.square().sum(1))
+        places = slot.indices(units).reshape(units, slot.repeat)
+        sums, sizes, squares = self._sums[key]
+        return sums[places].sum(1), sizes[places].sum(1), squares[places].sum(1)
+
+    def _planes(self, symmetry: Symmetry) -> bool:
+        if any(slot.repeat % 2 for slot in symmetry.slots):
             return False
-        # A layer whose parameters may change in any way and nothing happens, such as an unused one, is no finding.
-        part = replace(symmetry, slots=symmetry.slots[:1])
-        return not _close(outputs(model, part.transform(state, matrix), inputs), reference)
+        total = torch.zeros(symmetry.units, dtype=torch.complex128)
+        size = torch.zeros(symmetry.units, dtype=torch.double)
+        for slot, weights, gradients in self._parts(symmetry):
+            x, y = weights.reshape(symmetry.units, slot.repeat // 2, 2, -1).unbind(2)
+            p, q = gradients.reshape(symmetry.units, slot.repeat // 2, 2, -1).unbind(2)
+            stretch, turn = (x * p + y * q), (x * q - y * p)
+            way = -1 if slot.inverse else 1
+            total += torch.complex(way * stretch.sum((1, 2)), turn.sum((1, 2)))
+            size += ((x * p).abs() + (y * q).abs() + (x * q).abs() + (y * p).abs()).sum((1, 2))
+        return bool((total.abs() <= CANCELLED * size + 1e-300).all())
 
-    return unchanged
+    def _mixed(self, symmetry: Symmetry) -> bool:
+        """Probe the matrix M = Σ ∇wᵀ with random vectors, without making it."""
+        left, right = torch.randn(2, symmetry.units, 4, generator=self._generator, dtype=torch.double)
+        straight = torch.zeros(4, dtype=torch.double)
+        crossed, size = torch.zeros_like(straight), torch.zeros_like(straight)
+        for slot, weights, gradients in self._parts(symmetry):
+            wl, wr, gl, gr = (
+                m.T @ v for m, v in ((weights, left), (weights, right), (gradients, left), (gradients, right))
+            )
+            one, other = (gl * wr).sum(0), (gr * wl).sum(0)  # leftᵀ M right, rightᵀ M left
+            sizes = gl.norm(dim=0) * wr.norm(dim=0) + gr.norm(dim=0) * wl.norm(dim=0)
+            if symmetry.kind == "general_linear" and slot.inverse:
+                one, other = -other, -one
+            straight, crossed, size = straight + one, crossed + other, size + sizes
+        if symmetry.kind == "rotation":
+            return bool(((straight - crossed).abs() <= CANCELLED * size + 1e-300).all())
+        return bool((torch.maximum(straight.abs(), crossed.abs()) <= CANCELLED * size + 1e-300).all())
 
+    def alive(self, symmetry: Symmetry) -> bool:
+        """Return whether the outputs depend on the weights of at least half of the units enough to tell."""
+        slots = [slot for slot in symmetry.slots if slot.name in self.gradients]
+        if not slots:
+            return False
+        squares = torch.zeros(symmetry.units, dtype=torch.double)
+        for slot in slots:
+            squares += self._products(slot, symmetry.units)[2]
+        return bool(((squares.sqrt() > ALIVE).double().mean() >= 0.5).item())
 
-def outputs(model: nn.Module, state: State, inputs: tuple[Tensor, ...]) -> Tensor:
-    """Return all floating-point outputs as one vector."""
-    results = torch.func.functional_call(model, dict(state), inputs)
-    return torch.cat([out.reshape(-1) for out in tensors_in(results) if out.is_floating_point()])
+    def acts(self, symmetry: Symmetry) -> bool:
+        """Return whether the transformation changes any parameter: two places in one may cancel."""
+        names = [slot.name for slot in symmetry.slots]
+        if len(set(names)) == len(names):
+            return True
+        state = {name: self.tensors[name] for name in names}
+        changed = symmetry.transform(state, symmetry.sample(self._seed))
+        return any(not torch.allclose(changed[n], state[n], rtol=1e-9) for n in state if n in self._twin.trained)
 
+    def free(self) -> list[str]:
+        """Return the parameters that take part, and on which the outputs do not depend."""
+        return [
+            name
+            for name, gradient in self.gradients.items()
+            if float((gradient.abs() * self.tensors[name].abs()).max() if gradient.numel() else 0) < ALIVE / 100
+        ]
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).norm() <= TOLERANCE * b.norm())
+    # Finite ones
 
+    def unchanged(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
+        """Return those of the symmetries whose random elements leave the outputs unchanged."""
+        few = [s for s in symmetries if s.units < FEW]
+        many = [s for s in symmetries if s.units >= FEW]
+        kept = set(self._together(many))
+        if len(few) * 2 * self._forward_seconds <= PATIENCE:
+            kept |= {s for s in few if self._passes([s])}
+        else:
+            left = self._together(few)
+            for _ in range(HALVES):
+                chosen = torch.rand(len(left), generator=self._generator) < 0.5
+                half = [s for s, inside in zip(left, chosen.tolist(), strict=True) if inside]
+                failing = set(half) - set(self._together(half))
+                left = [s for s in left if s not in failing]
+            kept |= set(left)
+        return [s for s in symmetries if s in kept]
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested containers."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors_in(part)
+    def _together(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
+        if not symmetries or self._passes(symmetries):
+            return list(symmetries)
+        if len(symmetries) == 1:
+            return []
+        middle = len(symmetries) // 2
+        return self._together(symmetries[:middle]) + self._together(symmetries[middle:])
+
+    @torch.no_grad()
+    def _passes(self, symmetries: Sequence[Symmetry]) -> bool:
+        """Return whether the outputs stay, for two elements of each group: of permutations a cycle and an exchange."""
+        for turn in range(2):
+            elements = [(s, self._element(s, turn, number)) for number, s in enumerate(symmetries)]
+            state = transformed(self.tensors, elements)
+            changes = self._changes(self._outputs(state))
+            if any(not change <= ROUNDINGS * floor for change, floor in zip(changes, self._floor, strict=True)):
+                return False
+        return True
+
+    def _element(self, symmetry: Symmetry, turn: int, number: int) -> Tensor:
+        if turn == 0 and symmetry.kind not in ("rotation", "general_linear"):
+            return symmetry.sample(1000 * self._seed + number)
+        a, b = (torch.randperm(symmetry.units, generator=self._generator)[:2].tolist() * 2)[:2]
+        if symmetry.kind == "permutation":
+            order = torch.arange(symmetry.units)
+            order[a], order[b] = b, a
+            return order
+        if symmetry.kind in ("sign_flip", "rotation", "general_linear"):
+            signs = torch.ones(symmetry.units, dtype=torch.double)
+            signs[a] = -1
+            return signs
+        return symmetry.sample(1000 * self._seed + number + 500)

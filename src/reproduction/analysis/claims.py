@@ -120,6 +120,7 @@ class Statistic(BaseModel):
     over: Over = Field(
         "mean", description="Of the samples: their mean, or, where all of them count, the largest or smallest."
     )
+    count: str = Field("", description="Variable with the number of instances that each sample is a share of.")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -135,8 +136,8 @@ class Control(_Model):
     headline: Headline = ""
     passes: NumberSet = Field(description="The values with which the claim stands.")
     decisive: bool = Field(False, description="True where failing refutes the claim; else it limits it.")
-    registered: bool = Field(
-        False, description="True for the statistic that was registered first: it is shown, and decides nothing."
+    record: bool = Field(
+        False, description="True where it is shown and decides nothing, as the statistic that was registered first."
     )
 
 
@@ -186,8 +187,8 @@ class Claim(_Model):
             raise ValueError(f"{self.id}: as_printed belongs to misprints and slips, and to all of them")
         if wrong := set(self.limited) - set(self.scales):
             raise ValueError(f"{self.id}: {wrong.pop()!r} is in limited and not in scales")
-        if any(control.decisive and control.registered for control in self.controls):
-            raise ValueError(f"{self.id}: a control that is registered decides nothing")
+        if any(control.decisive and control.record for control in self.controls):
+            raise ValueError(f"{self.id}: a control for the record decides nothing")
         if wrong_names := set(self.requires) - set(self.all_experiments):
             raise ValueError(f"{self.id}: requires names {wrong_names.pop()!r}, which is not among its experiments")
         return self

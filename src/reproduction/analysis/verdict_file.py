@@ -42,7 +42,7 @@ class JudgedControl(BaseModel):
     headline: str = ""
     passes: str = ""
     decisive: bool = False
-    registered: bool = False
+    record: bool = False
     effect: float | None = None
     interval: tuple[float, float] | None = None
     over: Over = "mean"

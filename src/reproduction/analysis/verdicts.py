@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class Measured:
         interval: of the mean.
         samples: their number.
         over: which of the three.
+        instances: how many the samples are shares of, all together; 0 where they are no shares.
+        counted: how many of these they count.
     """
 
     effect: float | None
@@ -50,6 +52,8 @@ class Measured:
     samples: int
     problem: str = ""
     over: Over = "mean"
+    instances: int = 0
+    counted: int = 0
 
     @property
     def range(self) -> Interval:
@@ -57,14 +61,32 @@ class Measured:
         assert self.effect is not None
         return Interval(*(self.interval or (self.effect, self.effect)))
 
+    def _bound(self) -> str:
+        """What the count of instances says, where there is one."""
+        if not self.instances:
+            return ""
+        most = share_at_most(self.counted, self.instances)
+        bound = f", a share below {most:.2g} at 95 %" if most < 1 else ""
+        return f"; {self.counted} of {self.instances} instances{bound}"
+
     def __str__(self) -> str:
         if self.effect is None:
             return self.problem
         if self.samples == 1:
             return f"{self.effect:.3g} (one sample)"
         if self.interval is None:
-            return f"{self.effect:.3g} ({EXTREMES[self.over]} of {self.samples} samples)"
+            return f"{self.effect:.3g} ({EXTREMES[self.over]} of {self.samples} samples{self._bound()})"
         return f"{self.effect:.3g} [{self.interval[0]:.3g}, {self.interval[1]:.3g}], {self.samples} samples"
+
+
+def share_at_most(counted: int, instances: int) -> float:
+    """Return the binomial bound at 95 % confidence on the share of all instances, of which some were counted in a draw.
+
+    It is Clopper and Pearson's, one-sided: a larger share would have shown more of them with 95 % probability.
+    """
+    from scipy.stats import beta
+
+    return 1.0 if counted >= instances else float(beta.ppf(CONFIDENCE, counted + 1, instances - counted))
 
 
 EXTREMES = {"max": "the largest", "min": "the smallest"}
@@ -139,10 +161,9 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
     if obstacle or measured.effect is None:
         return Verdict(UNDECIDED, f"{obstacle or measured.problem}: {claim.needs}")
     limits = [f"scale {scale} decides with limits only ({claim.needs})"] if scale in claim.limited else []
-    # The statistic that was registered first is shown with what it gives, and decides nothing.
+    # What stands for the record, the statistic that was registered first, is shown and decides nothing.
     outcomes = [
-        control.registered or outcome(one, control.passes)
-        for one, control in zip(controls, claim.controls, strict=True)
+        control.record or outcome(one, control.passes) for one, control in zip(controls, claim.controls, strict=True)
     ]
     failed = [_about(claim.controls[i], controls[i]) for i, passed in enumerate(outcomes) if passed is False]
     decisive = [i for i, passed in enumerate(outcomes) if passed is False and claim.controls[i].decisive]
@@ -171,7 +192,7 @@ def judge(claim: Claim, measured: Measured, controls: Sequence[Measured], scale:
             limits.append("the effect lies in between, and the interval excludes what supports")
     if limits:
         return Verdict(LIMITED, f"{numbers}; limits: {'; '.join(limits)}")
-    used = sum(not control.registered for control in claim.controls)
+    used = sum(not control.record for control in claim.controls)
     count = f"all {used} controls pass" if used > 1 else "its control passes" if used else ""
     return Verdict(SUPPORTED, "; ".join(filter(None, [numbers, count])))
 
@@ -224,7 +245,7 @@ def _judged(claim: Claim, results: Mapping[str, xr.Dataset], scale: str) -> Judg
         confidence=CONFIDENCE,
         controls=[
             JudgedControl(
-                **control.model_dump(include={"statement", "headline", "passes", "decisive", "registered"}),
+                **control.model_dump(include={"statement", "headline", "passes", "decisive", "record"}),
                 **_numbers(one),
                 passed=outcome(one, control.passes),
             )
@@ -242,11 +263,19 @@ def _numbers(measured: Measured) -> dict[str, Any]:
 
 
 def _measure(statistic: Statistic, results: Mapping[str, xr.Dataset]) -> Measured:
+    import numpy as np
+
     from reproduction.analysis.statistics import NoDataError, evaluate, lowest
 
     try:
         samples = evaluate(statistic.function, statistic.arguments, results)
-        return summarize(samples, statistic.over, lowest(statistic.function, statistic.arguments))
+        found = summarize(samples, statistic.over, lowest(statistic.function, statistic.arguments))
+        if not statistic.count:
+            return found
+        instances = evaluate(statistic.function, {**statistic.arguments, "variable": statistic.count}, results)
+        known = np.isfinite(samples) & np.isfinite(instances)
+        counted = round(float((samples * instances)[known].sum()))
+        return replace(found, instances=round(float(instances[known].sum())), counted=counted)
     except NoDataError as error:
         return Measured(None, None, 0, str(error), statistic.over)
 

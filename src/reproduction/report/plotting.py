@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import blended_transform_factory
 from numpy.typing import ArrayLike, NDArray
 from tueplots import figsizes
 
@@ -32,6 +36,8 @@ CHARACTERS_PER_INCH = 17
 """How many characters of a title's size fit beside each other."""
 NOTES_VARIABLE = "MIRRORSYM_FIGURE_NOTES"
 """Names the file, of a job that executes a notebook, for what the job's log shall say."""
+TABLE_SIZE, TABLE_MARGIN = 6, 3.5
+"""Of a table the size of the letters, and the room at both sides, in points."""
 KEYWORDS = {"pdf": "Keywords", "svg": "Description", "png": "Description"}
 THEORY = {"color": "#222222", "linestyle": "--", "linewidth": 1.0}
 
@@ -42,6 +48,7 @@ _STYLE: Any = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 6.5,
+    "legend.title_fontsize": 7,
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 3,
@@ -77,7 +84,12 @@ def open_results(results: str | Path, experiment: str) -> xr.Dataset:
 
 
 def figure(
-    width: str = "column", ratio: float = 0.75, nrows: int = 1, ncols: int = 1, **subplots: Any
+    width: str = "column",
+    ratio: float = 0.75,
+    nrows: int = 1,
+    ncols: int = 1,
+    layout: str = "constrained",
+    **subplots: Any,
 ) -> tuple[Figure, Any]:
     """Return a figure of ICML's column or page width and its axes, as ``plt.subplots`` does.
 
@@ -86,11 +98,12 @@ def figure(
         ratio: height over width of the whole figure.
         nrows: rows of panels.
         ncols: columns of panels.
+        layout: "constrained", or "compressed" for panels of a fixed shape, which then stand close to each other.
         **subplots: passed on to ``plt.subplots``.
     """
     size = figsizes.icml2024_half() if width == "column" else figsizes.icml2024_full()
     inches = size["figure.figsize"][0]
-    return plt.subplots(nrows, ncols, figsize=(inches, ratio * inches), layout="constrained", **subplots)
+    return plt.subplots(nrows, ncols, figsize=(inches, ratio * inches), layout=layout, **subplots)
 
 
 def band(ax: Axes, x: ArrayLike, values: xr.DataArray, **line: Any) -> Any:
@@ -151,12 +164,92 @@ def title(target: Any, text: str, dataset: xr.Dataset, **style: Any) -> None:
     inches = target.get_figure().get_size_inches()[0]
     if hasattr(target, "get_position"):
         inches *= target.get_position().width
-    wrapped = textwrap.wrap(f"[{note}]", max(20, int(CHARACTERS_PER_INCH * inches))) if note else []
-    full = "\n".join([text, *wrapped])
+    full = "\n".join([text, *balanced(f"[{note}]" if note else "", max(20, int(CHARACTERS_PER_INCH * inches)))])
     if hasattr(target, "suptitle"):
         target.suptitle(full, fontsize=8, **style)
     else:
         target.set_title(full, **style)
+
+
+def balanced(text: str, width: int) -> list[str]:
+    """Return the text in as few lines of at most ``width`` characters as it takes, all about as long."""
+
+    def wrapped(limit: int) -> list[str]:
+        return textwrap.wrap(text, limit, break_on_hyphens=False)
+
+    return next(lines for limit in range(1, width + 1) if len(lines := wrapped(limit)) <= len(wrapped(width)))
+
+
+def table(ax: Axes, rows: Sequence[Sequence[str]], colors: Sequence[str] | None = None) -> None:
+    """Write a table in place of a panel, over the whole width of the figure.
+
+    Columns are as wide as their longest cell and the room that is left lies between them; where there is too little,
+    the letters are smaller.
+
+    Args:
+        ax: the panel.
+        rows: the cells; the first row is the heading. The first column is flush left, the others flush right.
+        colors: of the heading's cells.
+    """
+    ax.axis("off")
+    fig = ax.get_figure(root=True)
+    assert fig is not None
+    inches = float(fig.get_size_inches()[0])
+    rights, size = _columns(rows, 72 * inches - 2 * TABLE_MARGIN)
+    across = blended_transform_factory(fig.dpi_scale_trans, ax.transAxes)
+    for (line, row), column in itertools.product(enumerate(rows), range(len(rights))):
+        style: dict[str, Any] = {"ha": "right", "weight": "bold" if line == 0 else "normal"}
+        if column == 0:
+            style = {"ha": "left", "style": "italic" if line == 0 else "normal"}
+        if line == 0 and colors:
+            style["color"] = colors[column]
+        x = (TABLE_MARGIN + (rights[column] if column else 0)) / 72
+        y = 1 - (line + 0.5) / len(rows)
+        written = ax.text(x, y, row[column], va="center", fontsize=size, transform=across, **style)
+        written.set_in_layout(False)
+
+
+def _columns(rows: Sequence[Sequence[str]], room: float) -> tuple[list[float], float]:
+    """Return where each column of a table ends, and the size of its letters, both in points."""
+    cells = [[_points(cell, bold=line == 0) for cell in row] for line, row in enumerate(rows)]
+    widths = np.array(cells).max(axis=0)
+    gaps = len(widths) - 1
+    shrink = min(1.0, (room - gaps * TABLE_SIZE) / float(widths.sum()))
+    between = (room - shrink * float(widths.sum())) / max(1, gaps)
+    return (np.cumsum(shrink * widths + between) - between).tolist(), shrink * TABLE_SIZE
+
+
+def _points(text: str, bold: bool) -> float:
+    """How wide a cell is at most, in points: hinting draws small letters up to a tenth wider than their outlines."""
+    if not text:
+        return 0.0
+    font = FontProperties(weight="bold" if bold else "normal")
+    return 1.12 * float(TextPath((0, 0), text, size=TABLE_SIZE, prop=font).get_extents().width)
+
+
+def end_labels(ax: Axes, ends: Iterable[tuple[float, float, str, str]], spacing: float = 7) -> None:
+    """Write a label behind the end of each of several lines; labels that would overlap are moved apart.
+
+    The axes' limits must stand before.
+
+    Args:
+        ax: where the lines are.
+        ends: of each line the position of its end in data coordinates (x, y), its label and its colour.
+        spacing: the least distance of two labels, in points.
+    """
+    fig = ax.get_figure(root=True)
+    assert fig is not None
+    fig.draw_without_rendering()  # the layout decides how far two values are apart
+    points_per_pixel = 72 / fig.dpi
+    placed = sorted(
+        (float(ax.transData.transform((x, y))[1]) * points_per_pixel, x, y, label, color) for x, y, label, color in ends
+    )
+    below = -np.inf
+    for height, x, y, label, color in placed:
+        at = max(height, below + spacing)
+        below = at
+        shift: dict[str, Any] = {"xytext": (4, at - height), "textcoords": "offset points", "annotation_clip": False}
+        ax.annotate(label, (x, y), color=color, va="center", fontsize=6.5, **shift)
 
 
 def save(

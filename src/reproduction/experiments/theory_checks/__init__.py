@@ -71,6 +71,8 @@ def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context)
         The violations with dimensions (check, seed), NaN where a statement has no mended form, control or edge.
     """
     names, known = [str(name) for name in grid["check"]], checks()
+    from reproduction.experiments.theory_checks.violations import instances
+
     found = []
     for done, name in enumerate(names, start=1):
         found.append(known[name](stream("theory_checks", seed, name)))
@@ -81,6 +83,8 @@ def run(settings: TheoryChecksSettings, grid: Grid, seed: int, context: Context)
         "violation_control": [one.control for one in found],
         "violation_edge": [one.edge for one in found],
         "violation_registered": [one.registered for one in found],
+        "instances": [instances(one.printed) for one in found],
+        "instances_mended": [instances(one.mended) for one in found],
     }
     return EXPERIMENT.dataset(grid, seed, values, {})
 
@@ -96,6 +100,8 @@ EXPERIMENT = Experiment(
         "violation_control": Variable((), "the same measure where the statement cannot hold"),
         "violation_edge": Variable((), "the same measure at a degenerate or extreme edge of the statement's words"),
         "violation_registered": Variable((), "the measure that was registered first, where it was amended"),
+        "instances": Variable((), "instances of which the violation is a fraction"),
+        "instances_mended": Variable((), "instances of which the violation of the mended statement is a fraction"),
     },
     coords={},
     run=run,

@@ -498,12 +498,7 @@ def diagonal_approximation(rng: Generator) -> Violation:
             if not commute:
                 never.append(exact is None)
                 without.append(exact is not None)
-    return Violation(
-        fraction(wrong[False]) if wrong[False] else float("nan"),
-        fraction(wrong[True]),
-        fraction(without) if without else float("nan"),
-        edge=fraction(never) if never else float("nan"),
-    )
+    return Violation(fraction(wrong[False]), fraction(wrong[True]), fraction(without), edge=fraction(never))
 
 
 def _largest_exponents(rates: Array, hessians: Array, rng: Generator) -> Array:

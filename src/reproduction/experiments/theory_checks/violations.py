@@ -32,9 +32,26 @@ def worst(values: Iterable[float]) -> float:
     return float(np.max(list(values)))
 
 
-def fraction(verdicts: Iterable[bool]) -> float:
-    """Return the fraction of the verdicts that are true."""
-    return float(np.mean(list(verdicts)))
+class Share(float):
+    """A fraction with the number of instances that it is of."""
+
+    instances: int
+
+    def __new__(cls, value: float, instances: int) -> Share:
+        share = super().__new__(cls, value)
+        share.instances = instances
+        return share
+
+
+def fraction(verdicts: Iterable[bool]) -> Share:
+    """Return the fraction of the verdicts that are true, NaN without any."""
+    listed = list(verdicts)
+    return Share(float(np.mean(listed)) if listed else float("nan"), len(listed))
+
+
+def instances(value: float) -> float:
+    """Return the number of instances behind a fraction, NaN for what is none."""
+    return float(value.instances) if isinstance(value, Share) else float("nan")
 
 
 def order(far: float, near: float, ratio: float) -> float:

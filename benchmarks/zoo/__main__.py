@@ -1,0 +1,228 @@
+"""``python -m benchmarks.zoo``: the symmetries of every network of the zoo, into results/zoo.json and docs/zoo.md.
+
+Each network has a process of its own, on one thread, so that its time and its memory are its own. Names after it run
+those networks alone and print what was found.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.zoo.models import FULL, SERIES, SMALL, Entry
+
+JSON, PAGE = Path("results/zoo.json"), Path("docs/zoo.md")
+SINGLY = 30
+"""Of a network at full size, so many symmetries are checked one by one as well as all at once."""
+
+
+@dataclasses.dataclass
+class Row:
+    """What was found in a network.
+
+    Args:
+        name: the network's.
+        parameters: how many numbers it trains, tied ones once.
+        model_mb: what its parameters and buffers take in memory, in megabytes.
+        seconds: of a processor, for finding the symmetries on one thread.
+        peak_mb: how much more memory the process held at most meanwhile than with the model loaded, in megabytes.
+        kinds: how many symmetries of each kind.
+        wrong: those that do not hold, in words.
+        unfollowed: operations that were not followed, and how often.
+        unused: parameters that no output depends on, since they take no part.
+        pruning: groups of Torch-Pruning whose exchange holds, and how many of those were found; or why there are none.
+        expected: symmetries written down by hand, and how many were found; None where none are.
+        error: what was raised instead.
+    """
+
+    name: str
+    parameters: int = 0
+    model_mb: float = 0.0
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    kinds: dict[str, int] = dataclasses.field(default_factory=dict)
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    unfollowed: dict[str, int] = dataclasses.field(default_factory=dict)
+    unused: int = 0
+    pruning: tuple[int, int] | str = ""
+    expected: tuple[int, int] | None = None
+    error: str = ""
+
+
+def measure(entry: Entry) -> Row:
+    """Return what is found in a network, how fast, and whether it is true."""
+    import torch
+
+    from mirrorsym import find_symmetries
+
+    torch.set_num_threads(1)
+    find_symmetries(torch.nn.Linear(2, 2), torch.randn(2, 2))  # imports are not the network's
+    model, inputs, keywords = entry.make()
+    row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()))
+    row.model_mb = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) / 1e6
+    before, start = _peak_mb(), time.process_time()
+    try:
+        found = find_symmetries(model, *inputs, **keywords)
+    except Exception as error:  # a network that is refused is a row of the table
+        row.error = f"{type(error).__name__}: {error}"
+        return row
+    row.seconds, row.peak_mb = time.process_time() - start, _peak_mb() - before
+    row.kinds = dict(collections.Counter(symmetry.kind for symmetry in found))
+    row.unfollowed = dict(collections.Counter(part.operation for part in found.unfollowed))
+    row.unused = len(found.unused_parameters)
+    if entry.name not in SERIES:
+        _verify(row, entry, found)
+    return row
+
+
+def _verify(row: Row, entry: Entry, found: Any) -> None:
+    from benchmarks.zoo.check import check
+    from benchmarks.zoo.expected import EXPECTED
+    from benchmarks.zoo.living import Living
+
+    small = entry.name in SMALL
+    model, inputs, keywords = entry.make()
+    living = Living(model, inputs, keywords)
+    row.wrong = [str(wrong) for wrong in check(found, living, SINGLY if not small else len(found))]
+    if small:
+        larger = Living(model, inputs, keywords, seed=1, size=3.0)
+        row.wrong += [str(wrong) for wrong in check(found, larger, singly=0, seed=1)]
+        row.pruning = compare(entry, found, living)
+    if entry.name in EXPECTED:
+        expected = list(EXPECTED[entry.name](living.state))
+        row.expected = (sum(one.found(found, living.state) for one in expected), len(expected))
+
+
+def compare(entry: Entry, found: Any, living: Any) -> tuple[int, int] | str:
+    """Return how many of Torch-Pruning's groups were found, of those in which an exchange of two units holds."""
+    from benchmarks.zoo.check import HELD
+    from benchmarks.zoo.matching import distinct, reached
+    from benchmarks.zoo.pruning import exchanges
+
+    theirs = exchanges(entry)
+    if isinstance(theirs, str):
+        return theirs
+    start, groups = distinct(living.state), collections.defaultdict(list)
+    for exchange in theirs:
+        if living.change(exchange.apply(living.state)) < HELD:
+            groups[exchange.group].append(reached(found, start, exchange.apply(start)))
+    return sum(all(group) for group in groups.values()), len(groups)
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+# --- the page ---
+
+KINDS = {
+    "permutation": "exchange",
+    "sign_flip": "flip",
+    "rescaling": "rescale",
+    "rotation": "rotate",
+    "general_linear": "GL",
+    "complex": "ℂ*",
+}
+
+
+def page(rows: dict[str, Row]) -> str:
+    """Return the tables as Markdown."""
+    small = [rows[name] for name in SMALL if name in rows]
+    full = [rows[name] for name in FULL if name in rows]
+    series = [rows[name] for name in SERIES if name in rows]
+    wrong = sum(len(row.wrong) for row in [*small, *full])
+    pairs = [row.pruning for row in small if not isinstance(row.pruning, str)]
+    groups = f"{sum(pair[0] for pair in pairs)} of {sum(pair[1] for pair in pairs)}"
+    count = sum(sum(row.kinds.values()) for row in [*small, *full])
+    hand = [row.expected for row in small if row.expected]
+    return "\n".join([
+        "# The zoo",
+        "",
+        "Made by `make bench-symmetries`: what `find_symmetries` finds in networks that people have. All are made from "
+        "configurations with random values; those of the first table are small ones of their families.",
+        "",
+        f"- {count} symmetries in {len(small) + len(full)} networks; {wrong} of them wrong. Each was applied to the "
+        "network in double precision, at parameters that keep every layer alive and other inputs than those it was "
+        "found with; one that holds must be more than nothing: a random half of the same transformation moves the "
+        "outputs. The check ([benchmarks/zoo/check.py](../benchmarks/zoo/check.py)) shares no code with the search.",
+        f"- {groups} of Torch-Pruning's groups in which the exchange of two units truly holds were found. Its "
+        "others are no symmetries: the outputs themselves, and channels of different heads.",
+        f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries written down by hand for Llama, "
+        "GPT-2, ViT and ResNet18 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
+        "",
+        "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
+        "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "
+        "were not understood ([library.md](library.md#what-is-out-of-reach)).",
+        "",
+        *_table(small, pruning=True),
+        "",
+        "## At the sizes that people train",
+        "",
+        "Two samples. Memory is also given as a multiple of the model's own.",
+        "",
+        *_table(full, pruning=False),
+        "",
+        "## Time grows with the parameters",
+        "",
+        "| network | parameters | seconds | seconds per million parameters | memory (model's own = 1) |",
+        "|---|---:|---:|---:|---:|",
+        *(
+            f"| {r.name} | {r.parameters:,} | {r.seconds:.1f} | {r.seconds / r.parameters * 1e6:.2f} "
+            f"| {r.peak_mb / r.model_mb:.1f} |"
+            for r in series
+        ),
+        "",
+    ])  # fmt: skip
+
+
+def _table(rows: list[Row], pruning: bool) -> list[str]:
+    head = ["network", "parameters", "seconds", "memory", *KINDS.values(), "wrong"]
+    head += ["Torch-Pruning"] if pruning else []
+    head += ["not followed"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
+    for row in rows:
+        memory = f"{row.peak_mb:.0f} MB" if pruning else f"{row.peak_mb:.0f} MB ({row.peak_mb / row.model_mb:.1f})"
+        cells = [row.name, f"{row.parameters:,}", f"{row.seconds:.1f}", memory]
+        cells += [str(row.kinds.get(kind, "")) for kind in KINDS] + [str(len(row.wrong))]
+        if pruning:
+            cells.append(row.pruning if isinstance(row.pruning, str) else "/".join(map(str, row.pruning)))
+        cells.append(row.error or ", ".join(f"`{name}`" for name in row.unfollowed))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return lines
+
+
+def main(names: list[str]) -> None:
+    """Measure networks, each in a process of its own; all of them also make the page."""
+    known = {**SMALL, **FULL, **SERIES}
+    rows = {}
+    for name in names or known:
+        command = [sys.executable, "-m", "benchmarks.zoo", "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{name} failed:\n{done.stderr}")
+        row = rows[name] = Row(**json.loads(done.stdout.splitlines()[-1]))
+        print(
+            f"{name:<30}{row.seconds:8.1f} s  {row.kinds}  {row.pruning}  {row.error}",
+            *row.wrong,
+            sep="\n  ",
+            flush=True,
+        )
+    if not names:
+        JSON.parent.mkdir(exist_ok=True)
+        JSON.write_text(json.dumps([dataclasses.asdict(row) for row in rows.values()], indent=1), encoding="utf-8")
+        PAGE.write_text(page(rows), encoding="utf-8")
+        print(f"written to {JSON} and {PAGE}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(dataclasses.asdict(measure({**SMALL, **FULL, **SERIES}[sys.argv[2]]))))
+    else:
+        main(sys.argv[1:])

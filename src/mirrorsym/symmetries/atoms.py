@@ -1,0 +1,153 @@
+"""Atoms: the places along axes of parameters and values, and what a network's operations tie of them.
+
+An atom is one place along an axis, such as one row of a matrix or one channel of a value. Operations tie atoms in two
+ways. As *units*: atoms of one unit move together when units are exchanged, and a relation moves as a whole. As
+*charges*: a rescaling multiplies what lies at an atom by a power of a number, and a flip by a sign; sums need equal
+charges, products add them, and most functions fix them. Atom 0 stands for zeros, which nothing ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+
+@dataclass
+class Charges:
+    """Equations between charges, as arrays of rows: x = ±y, and x = k₁ y₁ + k₂ y₂, where 0 is no atom."""
+
+    equal: list[tuple[Ids, Ids, int]] = field(default_factory=list)
+    sums: list[tuple[Ids, Ids, Ids, float, float]] = field(default_factory=list)
+    zero: list[Ids] = field(default_factory=list)
+
+
+class Atoms:
+    """All atoms of a network, and what ties them."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.scales, self.signs = Charges(), Charges()
+        self.joined: list[tuple[Ids, Ids]] = []
+        self.relations: list[tuple[Ids, ...]] = []
+        self.immovable: list[Ids] = []
+        self.linear: list[tuple[Ids, Ids, int]] = []
+        self.bent: list[Ids] = []
+        self.normed: list[Ids] = []
+        self._squares: list[Ids] = []
+
+    def new(self, count: int) -> Ids:
+        """Return new atoms."""
+        ids = np.arange(self.count, self.count + count)
+        self.count += count
+        return ids
+
+    def unite(self, a: Ids, b: Ids, merge: bool = True) -> None:
+        """Let atoms move together; ``merge`` where several atoms of one side that meet one of the other are one."""
+        a, b = pairs(a, b)
+        several, others = len(np.unique(a)), len(np.unique(b))
+        if merge or several == others == len(a):
+            self.joined.append((a, b))
+        else:
+            self.relate(*((a, b) if several >= others else (b, a)))
+
+    def relate(self, *atoms: Ids) -> None:
+        """Let exchanges of units map tuples of atoms to tuples; the first of each moves if another does."""
+        kept = np.unique(np.stack(atoms), axis=1)
+        kept = kept[:, (kept != 0).all(axis=0)]
+        if kept.size and len(np.unique(kept[0])) + len(np.unique(kept[-1])) > 2:
+            self.relations.append(tuple(kept))
+
+    def equal(self, a: Ids, b: Ids, inverse: bool = False) -> None:
+        """Let charges be equal, or opposite."""
+        a, b = pairs(a, b)
+        self.scales.equal.append((a, b, -1 if inverse else 1))
+        self.signs.equal.append((a, b, 1))
+
+    def total(self, result: Ids, a: Ids, b: Ids, ka: float = 1, kb: float = 1) -> None:
+        """Let a charge be a sum of two."""
+        rows = np.unique(np.stack([result, a, b]), axis=1)
+        self.scales.sums.append((rows[0], rows[1], rows[2], ka, kb))
+        self.signs.sums.append((rows[0], rows[1], rows[2], abs(ka) % 2, abs(kb) % 2))
+
+    def along(self, a: Ids, b: Ids, inverse: bool = False) -> None:
+        """Note that a linear transformation of the one goes with that of the other, or with its inverse transpose."""
+        a, b = pairs(a, b)
+        self.linear.append((a, b, -1 if inverse else 1))
+
+    def fix(self, atoms: Ids) -> None:
+        """Let nothing change here."""
+        ids = np.unique(atoms)
+        for ledger in (self.scales.zero, self.signs.zero, self.immovable, self.bent):
+            ledger.append(ids)
+
+    def uncharge(self, atoms: Ids, scale: bool = True, sign: bool = True) -> None:
+        """Let no rescaling, or no flip, pass."""
+        ids = np.unique(atoms)
+        if scale:
+            self.scales.zero.append(ids)
+        if sign:
+            self.signs.zero.append(ids)
+
+    def bend(self, atoms: Ids) -> None:
+        """Let no rotation pass."""
+        self.bent.append(np.unique(atoms))
+
+    def note_squares(self, atoms: Ids) -> None:
+        """Remember atoms whose values are squares: sums of them allow rotations."""
+        self._squares.append(np.unique(atoms))
+
+    def are_squares(self, atoms: Ids) -> bool:
+        """Return whether all values at these atoms are squares."""
+        wanted = np.unique(atoms)
+        return any(len(squares) >= len(wanted) and bool(np.isin(wanted, squares).all()) for squares in self._squares)
+
+
+def pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
+    """Return the different pairs, without those of zeros."""
+    both = np.unique(a[(a != 0) & (b != 0)] << 32 | b[(a != 0) & (b != 0)])
+    return both >> 32, both & (2**32 - 1)
+
+
+def components(count: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+    """Return for each of ``count`` nodes the smallest node that edges connect it with."""
+    label = np.arange(count)
+    if not edges:
+        return label
+    a = np.concatenate([edge[0] for edge in edges]).astype(np.int64)
+    b = np.concatenate([edge[1] for edge in edges]).astype(np.int64)
+    while True:
+        first, second = label[a], label[b]
+        apart = first != second
+        if not apart.any():
+            return label
+        a, b = a[apart], b[apart]
+        low, high = np.minimum(first, second)[apart], np.maximum(first, second)[apart]
+        np.minimum.at(label, high, low)
+        while True:
+            shorter = label[label]
+            if (shorter == label).all():
+                break
+            label = shorter
+
+
+def oriented(count: int, edges: Sequence[tuple[Ids, Ids, int]]) -> tuple[Ids, Ids, NDArray[np.bool_]]:
+    """Return each node's class, its orientation in it (±1), and whether the class is its own opposite.
+
+    Args:
+        count: number of nodes.
+        edges: pairs of nodes and 1 where their orientations are equal, -1 where opposite.
+    """
+    doubled = []
+    for a, b, orientation in edges:
+        other = b if orientation == 1 else b + count
+        opposite = b + count if orientation == 1 else b
+        doubled += [(a, other), (a + count, opposite)]
+    label = components(2 * count, doubled)
+    plus, minus = label[:count], label[count:]
+    own = np.minimum(plus % count, minus % count)
+    return own, np.where(plus <= minus, 1, -1), plus == minus

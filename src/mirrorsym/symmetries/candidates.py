@@ -1,0 +1,190 @@
+"""Candidates for symmetries, from what a forward pass has tied, written as places in parameters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mirrorsym.symmetries.atoms import Atoms, Ids, oriented
+from mirrorsym.symmetries.charges import Solved, generators, reduced
+from mirrorsym.symmetries.exchanges import Exchanges
+from mirrorsym.symmetries.symmetry import Kind, Slot, Symmetry
+
+STATISTIC = 3
+"""So much a buffer weighs, against a parameter, in the choice between solutions."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The atoms along some axes of one parameter, or buffer.
+
+    Args:
+        name: the parameter's name.
+        axes: the axes, in order.
+        atoms: atoms at all places along the axes, flattened.
+        buffer: whether it is a buffer.
+    """
+
+    name: str
+    axes: tuple[int, ...]
+    atoms: Ids
+    buffer: bool
+
+    @property
+    def tag(self) -> str:
+        """A name for what units have in common."""
+        return f"{self.name}:{self.axes}"
+
+
+class Candidates:
+    """All candidates for the symmetries of a network.
+
+    Args:
+        atoms: what a forward pass has tied.
+        axes: where atoms lie in parameters and buffers, in the network's order.
+    """
+
+    def __init__(self, atoms: Atoms, axes: Sequence[Axis]) -> None:
+        self._atoms = atoms
+        self._axes = axes
+
+    def mixed(self) -> Iterator[tuple[Kind, Symmetry]]:
+        """Yield candidates for permutations, those that may be rotations or more as such.
+
+        Yields:
+            The strongest kind that the operations allow, and the units as a permutation.
+        """
+        exchanges = Exchanges(self._atoms)
+        entries = defaultdict(list)
+        for axis in self._axes:
+            for name in exchanges.own[axis.atoms].tolist():
+                entries[name].append(axis.tag)
+        entries.pop(0, None)
+        bent = set(exchanges.own[_all(self._atoms.bent)].tolist())
+        normed = set(exchanges.own[_all(self._atoms.normed)].tolist())
+        _, orientation, both = oriented(self._atoms.count, self._atoms.linear)
+        for family in exchanges.families(entries):
+            slots = self._slots(exchanges.own, family.units, orientation)
+            if not any(not slot.buffer for slot in slots):
+                continue
+            kind: Kind = "permutation"
+            first = family.units[0]
+            if not any(name in bent for name in first):
+                curved = any(name in normed for name in first) or self._crossed(slots, both)
+                kind = "rotation" if curved else "general_linear"
+            yield kind, Symmetry("permutation", len(family.units), slots)
+
+    def _crossed(self, slots: Sequence[Slot], both: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> bool:
+        """Return whether a parameter lies on both sides, so that only orthogonal matrices act on it."""
+        names = {(slot.name, slot.axes) for slot in slots}
+        return any(bool(both[axis.atoms].any()) for axis in self._axes if (axis.name, axis.axes) in names)
+
+    def diagonal(self, kind: Kind) -> list[Symmetry]:
+        """Return candidates for rescalings or sign flips of single units."""
+        signs = kind == "sign_flip"
+        solved = reduced(self._atoms.count, self._atoms.signs if signs else self._atoms.scales, signs)
+        weights: dict[int, int] = defaultdict(int)
+        places: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index, axis in enumerate(self._axes):
+            own, orientation, zero = solved.own[axis.atoms], solved.orientation[axis.atoms], solved.zero[axis.atoms]
+            for place, (name, way, fixed) in enumerate(
+                zip(own.tolist(), orientation.tolist(), zero.tolist(), strict=True)
+            ):
+                if not fixed and name:
+                    places[name][index, 1 if signs else way].append(place)
+        for name, entries in places.items():
+            # Statistics follow the parameters in training: a solution without them holds there as well.
+            weights[name] = sum(STATISTIC if self._axes[index].buffer else 1 for index, _ in entries)
+        return list(self._grouped(kind, solved, weights, places))
+
+    def _grouped(
+        self,
+        kind: Kind,
+        solved: Solved,
+        weights: Mapping[int, int],
+        places: Mapping[int, Mapping[tuple[int, int], list[int]]],
+    ) -> Iterator[Symmetry]:
+        """Yield one candidate for all units that differ by their places alone."""
+        groups: dict[object, list[dict[tuple[int, float], list[int]]]] = defaultdict(list)
+        for charges in generators(solved, weights, kind == "sign_flip"):
+            acting: dict[tuple[int, float], list[int]] = defaultdict(list)
+            for name, charge in charges.items():
+                for (index, way), found in places.get(name, {}).items():
+                    acting[index, float(charge * way)].extend(found)
+            if acting:
+                groups[tuple(sorted((key, len(found)) for key, found in acting.items()))].append(acting)
+        for alike in groups.values():
+            for units in _disjoint(alike):
+                slots = []
+                for index, power in sorted(units[0], key=lambda key: key[0]):
+                    places_of = [sorted(unit[index, power]) for unit in units]
+                    slot = _slot(self._axes[index], places_of)
+                    slots.append(replace(slot, inverse=power < 0, degree=_whole(abs(power))))
+                if any(not slot.buffer for slot in slots):
+                    yield Symmetry(kind, len(units), tuple(slots))
+
+    def _slots(self, own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids) -> tuple[Slot, ...]:
+        """Return where units, given as classes of atoms, lie in the parameters."""
+        unit_of = {name: (number, rank) for number, names in enumerate(units) for rank, name in enumerate(names)}
+        wanted = np.zeros(len(own), bool)
+        wanted[list(unit_of)] = True
+        slots: list[Slot] = []
+        first = 0
+        for axis in self._axes:
+            classes = own[axis.atoms]
+            inside = np.flatnonzero(wanted[classes])
+            # Where whole groups of a grouped convolution change places, its rows move with their columns.
+            if not inside.size or (len(axis.axes) > 1 and any(slot.name == axis.name for slot in slots)):
+                continue
+            sides: dict[int, list[list[int]]] = {}
+            names = classes[inside].tolist()
+            placed = sorted((*unit_of[name], place) for place, name in zip(inside.tolist(), names, strict=True))
+            ways = orientation[axis.atoms].tolist()
+            for number, _, place in placed:
+                if ways[place] not in sides:
+                    sides[ways[place]] = [[] for _ in units]
+                sides[ways[place]][number].append(place)
+            for way, order in sides.items():
+                if len({len(found) for found in order}) > 1:
+                    return ()
+                first = first or way
+                slots.append(replace(_slot(axis, order), inverse=way != first))
+        return tuple(slots)
+
+
+def _disjoint(
+    alike: Sequence[dict[tuple[int, float], list[int]]],
+) -> list[list[dict[tuple[int, float], list[int]]]]:
+    """Put units that share places into different families."""
+    families: list[tuple[list[dict[tuple[int, float], list[int]]], set[tuple[int, int]]]] = []
+    for unit in alike:
+        own = {(index, place) for (index, _), places in unit.items() for place in places}
+        for units, taken in families:
+            if not own & taken:
+                units.append(unit)
+                taken |= own
+                break
+        else:
+            families.append(([unit], own))
+    return [units for units, _ in families]
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number
+
+
+def _slot(axis: Axis, order: Sequence[Sequence[int]]) -> Slot:
+    repeat = len(order[0])
+    flat = [place for places in order for place in places]
+    where = axis.axes[0] if len(axis.axes) == 1 else axis.axes
+    whole = len(flat) == len(axis.atoms)
+    if flat == list(range(flat[0], flat[0] + len(flat))) and (whole or flat[0]):
+        return Slot(axis.name, where, flat[0], repeat, buffer=axis.buffer)
+    return Slot(axis.name, where, repeat=repeat, buffer=axis.buffer, places=tuple(flat))
+
+
+def _all(arrays: Sequence[Ids]) -> Ids:
+    return np.unique(np.concatenate([np.zeros(1, np.int64), *arrays]))

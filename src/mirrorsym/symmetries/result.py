@@ -1,0 +1,69 @@
+"""What a search has found, and what it did not understand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from mirrorsym.symmetries.follow import Unfollowed
+from mirrorsym.symmetries.symmetry import Kind, Symmetry
+
+
+class Symmetries(Sequence[Symmetry]):
+    """The symmetries of a model, as a sequence, with what the search says of itself. Printed, it is a table.
+
+    Args:
+        found: the symmetries.
+        unfollowed: operations that were not understood; symmetries of what goes through them are missing.
+        unused_parameters: parameters that took no part in the forward pass, of which nothing is said.
+        free_parameters: parameters that took part and on which the outputs do not depend, such as a key's bias.
+        refuted: candidates that the check refused, or about which it could not tell.
+        seconds: how long it took.
+    """
+
+    def __init__(
+        self,
+        found: Iterable[Symmetry],
+        unfollowed: tuple[Unfollowed, ...] = (),
+        unused_parameters: tuple[str, ...] = (),
+        free_parameters: tuple[str, ...] = (),
+        refuted: tuple[Symmetry, ...] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        self._found = tuple(found)
+        self.unfollowed = unfollowed
+        self.unused_parameters = unused_parameters
+        self.free_parameters = free_parameters
+        self.refuted = refuted
+        self.seconds = seconds
+
+    @overload
+    def __getitem__(self, index: int) -> Symmetry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Symmetry, ...]: ...
+    def __getitem__(self, index: int | slice) -> Symmetry | tuple[Symmetry, ...]:
+        return self._found[index]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def of_kind(self, *kinds: Kind) -> list[Symmetry]:
+        """Return the symmetries of some kinds."""
+        return [symmetry for symmetry in self._found if symmetry.kind in kinds]
+
+    def __str__(self) -> str:
+        rows = [("kind", "units", "where")] + [(s.kind, str(s.units), s.name) for s in self._found]
+        wide = [max(len(row[column]) for row in rows) for column in range(2)]
+        lines = [f"{kind:<{wide[0]}}  {units:>{wide[1]}}  {where}" for kind, units, where in rows]
+        lines += [f"not followed: {u.operation} in {u.module or 'the model'}: {u.why}" for u in self.unfollowed]
+        for what, names in (("not used", self.unused_parameters), ("without effect", self.free_parameters)):
+            if names:
+                lines.append(f"{what}: {_short(names)}")
+        lines.append(f"{len(self)} symmetries in {self.seconds:.1f} s")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]} ({len(names)} parameters)"
