@@ -8,6 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -225,8 +226,9 @@ def test_the_time_left_is_shared_by_what_runs(counts: dict[str, int], seconds: f
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_it_watches_until_the_run_ends(sweep: Sweep, terminal: bool) -> None:
+def test_it_watches_until_the_run_ends(sweep: Sweep, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pipe a line is added where something changed; in a terminal the table is drawn anew."""
+    monkeypatch.setattr(watch, "forecast", lambda *_, **__: SimpleNamespace(total=lambda field: 60.0))
     lock = sweep.folder / "results" / ".lock"
     lock.parent.mkdir(parents=True)
     held = open(lock, "a")  # noqa: SIM115 (closed when the run ends)

@@ -49,12 +49,11 @@ def watch(
         terminal: True where the whole table is drawn anew each time; else a line is added where something changed.
         wait: called between two looks.
     """
-    last = ""
+    last, targets = "", [f"collect_{name}" for name in experiments]
     while True:
         going = is_held(layout.lock)
         found = status_of(config, layout, experiments)
-        rows = [row for row in forecast(config, layout).rows if row.name in experiments]
-        line = progress(found, sum(row.seconds_left or 0 for row in rows))
+        line = progress(found, forecast(config, layout, targets=targets).total("seconds_left"))
         if terminal:
             say("\n".join([CLEAR + line, *table(found)]))
         elif line != last:
