@@ -54,6 +54,15 @@ def test_the_report_is_made_once(paper: Project) -> None:
     assert paper.planned("paper") == {}
 
 
+def test_the_report_of_results_in_another_folder(paper: Project, tmp_path: Path) -> None:
+    """With --directory the results lie elsewhere, with the records that travel with them; the words stay."""
+    there = tmp_path / "else where"
+    shutil.copytree(paper.folder / "results", there / "results")
+    done = paper.snakemake("paper", "--directory", str(there))
+    assert (there / "paper" / "quick" / "paper.pdf").read_bytes().startswith(b"%PDF")
+    assert "1 of 1 steps" in done.stdout + done.stderr
+
+
 def test_other_words_make_the_report_again_and_nothing_else(paper: Project) -> None:
     words = paper.folder / "paper" / "text.yaml"
     words.write_text(words.read_text().replace("title: Mirror symmetry", "title: Mirrors and what they do"))
