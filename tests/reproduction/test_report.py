@@ -118,6 +118,7 @@ CONFIG = Config.model_validate(
         "figures": {
             "fig3_left": {
                 "title": "rescaling makes SGD sparse",
+                "see": "See it rise.",
                 "caption": "After {sparsity.steps} steps at λ of {sparsity.learning_rate}, {sparsity.seeds} seeds.",
                 "text": "See [#fig3_left].",
                 "open": [{"what": "start", "chosen": "variance {sparsity.initial_variance}"}],
@@ -282,7 +283,7 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
 
 def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> None:
     figure = gather(CONFIG, Layout(project))["figures"]["fig3_left"]
-    assert figure["caption"] == [{"text": "After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
+    assert figure["caption"] == [{"text": "See it rise. After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
     assert figure["notes"] == ["tiny: 500 steps only"]
     assert figure["wide"]
     assert figure["width"] == pytest.approx(6.75 * 72)
@@ -290,7 +291,7 @@ def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> 
     changed.attrs["settings"] = json.dumps({**json.loads(changed.attrs["settings"]), "steps": 10**6})
     store.write(changed, project / "results" / "tiny" / "sparsity.nc")
     caption = gather(CONFIG, Layout(project))["figures"]["fig3_left"]["caption"]
-    assert caption == [{"text": "After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
+    assert caption == [{"text": "See it rise. After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
 
 
 def test_headline_numbers_are_those_of_the_claims_and_controls_that_are_marked(project: Path) -> None:

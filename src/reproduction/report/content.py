@@ -294,7 +294,7 @@ def _figure(
             raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
     width, height = _size(layout.figure(config.scale, name, "svg"))
     notes = [results[part].attrs["scale_note"] for part in entry.experiments]
-    caption = writer.runs(entry.caption)
+    caption = writer.runs(f"{entry.see} {entry.caption}")
     plain = "".join(run.get("text", "") for run in caption)
     return {
         "id": name,
