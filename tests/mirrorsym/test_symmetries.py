@@ -321,7 +321,7 @@ def seeded() -> None:
 
 
 def elements(symmetry: Symmetry) -> Iterator[Tensor]:
-    """Yield elements of a group as matrices, made without the library: improper ones, single exchanges, large factors."""
+    """Yield elements of a group as matrices: improper ones, single exchanges, large factors."""
     units = symmetry.units
     identity = torch.eye(units, dtype=torch.double)
     a, b = torch.randperm(units)[:2].tolist() if units > 1 else (0, 0)
