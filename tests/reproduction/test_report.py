@@ -250,12 +250,16 @@ def test_a_failed_claim_stands_once_with_its_consequences_under_it(project: Path
             {"id": "head", **failed},
             {"id": "alone", "consequence_of": "fine", **failed},
             {"id": "fine"},
+            {"id": "later", "nature": "extension", "consequence_of": "earlier", "weight": "core"},
+            {"id": "between", "nature": "extension"},
+            {"id": "earlier", "nature": "extension", "weight": "detail"},
         ),
     )
     assert gather(CONFIG, Layout(project))["failed_claims"] == [
         {"claim": "head", "consequences": ["first"]},
         {"claim": "alone", "consequences": []},
     ]
+    assert gather(CONFIG, Layout(project))["extensions"]["claims"] == ["between", "earlier", "later"]
 
 
 def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Path) -> None:
