@@ -277,6 +277,8 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
     assert "Its 1 misprints and 1 slips" in text
     assert "2 of 2 hold" in text
     assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
+    assert report["apart"][0] == "apart: misprints and slips, 2 of 2 hold as they are meant"
+    assert report["apart"][1] == "apart: extensions of ours, 1"
     assert [row["what"] for row in report["headlines"]] == ["of said"]
     assert report["figures"]["fig3_left"]["claims"] == ["said", "minor"]
     assert report["mended"]["claims"] == ["typo", "step"]

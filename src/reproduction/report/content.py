@@ -112,6 +112,7 @@ def gather(config: Config, layout: Layout) -> dict[str, Any]:
         "software": _merged(results.values(), "software"),
         "code": _merged(results.values(), "code_version"),
         "verdicts": _verdicts(claims),
+        "apart": [prose.fill(words[part]["counted"], writer.numbers) for part in ("mended", "extensions")],
         "groups": _groups(asserted, places, config, labels),
     }
     report["groups"] += [report[part] for part in ("mended", "extensions", "own") if report[part]["claims"]]
