@@ -251,12 +251,16 @@ def test_a_failed_claim_stands_once_with_its_consequences_under_it(project: Path
             {"id": "head", **failed},
             {"id": "alone", "consequence_of": "fine", **failed},
             {"id": "fine"},
+            {"id": "later", "nature": "extension", "consequence_of": "earlier", "weight": "core"},
+            {"id": "between", "nature": "extension"},
+            {"id": "earlier", "nature": "extension", "weight": "detail"},
         ),
     )
     assert gather(CONFIG, Layout(project))["failed_claims"] == [
         {"claim": "head", "consequences": ["first"]},
         {"claim": "alone", "consequences": []},
     ]
+    assert gather(CONFIG, Layout(project))["extensions"]["claims"] == ["between", "earlier", "later"]
 
 
 def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Path) -> None:
@@ -274,6 +278,8 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
     assert "Its 1 misprints and 1 slips" in text
     assert "2 of 2 hold" in text
     assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
+    assert report["apart"][0] == "apart: misprints and slips, 2 of 2 hold as they are meant"
+    assert report["apart"][1] == "apart: extensions of ours, 1"
     assert [row["what"] for row in report["headlines"]] == ["of said"]
     assert report["figures"]["fig3_left"]["claims"] == ["said", "minor"]
     assert report["mended"]["claims"] == ["typo", "step"]
