@@ -2,6 +2,7 @@
 
 config["captions"] = captions(CONFIG.figures)  # what the report's template reads: words are no rule's parameter
 
+
 def folder_of(notebook):
     return keep_signature(lambda wildcards: str(notebook.parent))
 
