@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from mirrorsym import stability
-from reproduction.analysis import neurons, products, ranks, runs
+from reproduction.analysis import batches, conditions, hessians, neurons, products, ranks, runs
 from reproduction.analysis.statistics import NoDataError
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
 from reproduction.report import plotting
@@ -150,3 +150,117 @@ def test_the_theory_lines_of_the_figures() -> None:
     critical = factorization.diagonal_critical_learning_rates(0.1, 6)
     between = (critical.min() + np.sort(critical)[1]) / 2
     np.testing.assert_array_equal(factorization.diagonal_rank(0.1, [0, between, 1], 6), [6, 5, 0])
+
+
+def test_weight_decay_flattens_the_loss_across_a_mirror_at_its_critical_value() -> None:
+    """Of 7 - c s² + s⁴, with curvature -2c, the decay γ = c leaves s⁴."""
+    distance = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    c = np.array([[2.0], [3.0]])
+    data = xr.Dataset(
+        {
+            "loss_across": (("mirror", "distance"), 7 - c * distance**2 + distance**4),
+            "curvature_across": ("mirror", -2 * c[:, 0]),
+        },
+        {"mirror": ["permutation", "sign"], "distance": distance},
+    )
+    np.testing.assert_array_equal(hessians.critical_decay(data), [2, 3])
+    across = hessians.loss_across(data, [0, 1, 2])
+    assert across.dims == ("mirror", "factor", "distance")
+    expected = [(factor - 1) * c * distance**2 + distance**4 for factor in (0, 1, 2)]
+    np.testing.assert_allclose(across, np.stack(expected, axis=1), atol=1e-14)
+
+
+def test_the_worst_block_is_the_largest_that_should_vanish_and_the_smallest_that_should_not() -> None:
+    names = ("coupling", "displaced_coupling", "sector_coupling", "scalar_formula_error", "scalar_eigenvector_error")
+    worst = hessians.worst_blocks(xr.Dataset({name: (("batch_size", "seed"), [[1.0, 3, NAN]]) for name in names}))
+    assert {name: value.item() for name, value in worst.items()} == dict.fromkeys(names, 3.0) | {
+        "displaced_coupling": 1
+    }
+
+
+def test_trajectories_on_and_off_a_condition_are_counted() -> None:
+    """Of two seeds, one leaves; start 1 is off it and one seed passes through it; the last landscape diverged."""
+    distance = [[[0, 1e-16, 1e-15], [1.0, 0, 0.5]], [[0, 1e-3, 0], [1, 0.5, 0.4]]]
+    own = [[[0, 0, 0], [0, 0, 0.1]], [[0, 0, 0], [0, 0, 0]]]
+    dims = ("landscape", "seed", "start", "step")
+    lost = np.full((2, 2, 3), NAN)
+    data = xr.Dataset({"distance": (dims, [distance, lost]), "own_line_distance": (dims, [own, lost])})
+    np.testing.assert_array_equal(conditions.starts_on(data)[0], [[True, False], [True, False]])
+    counts = conditions.trajectories(data).isel(landscape=0)
+    assert {name: int(value) for name, value in counts.items()} == {
+        "starts_on": 2,
+        "stayed": 1,
+        "starts_off": 2,
+        "reached": 1,
+        "on_own_line": 3,
+    }
+    np.testing.assert_array_equal(conditions.trajectories(data)["on_own_line"], [3, 0])
+
+
+def test_the_critical_rate_of_batches_of_one_is_the_rescaled_regressors() -> None:
+    data = xr.Dataset(coords={"batch_size": [1.0, 4.0]}, attrs={"settings": '{"noise_std": 1.0, "features": 200}'})
+    critical = batches.critical_learning_rates(data)
+    exact = [rescaled_regressor.critical_learning_rates(1.0, where, 200)[0] for where in ("collapsed", "learnt")]
+    second = [rescaled_regressor.second_order(1.0, where, 200) for where in ("collapsed", "learnt")]
+    assert float(critical["exact"][0]) == pytest.approx(np.mean(exact), rel=1e-6)
+    assert float(critical["second_order"][0]) == pytest.approx(np.mean(second), rel=1e-6)
+    assert bool((critical.isel(batch_size=1) > 2 * critical.isel(batch_size=0)).to_array().all())
+
+
+def test_measured_ranks_beside_the_exact_solutions() -> None:
+    """Two seeds that finish, one at its step limit, and one that diverges."""
+    dims = ("weight_decay", "seed")
+    values = np.array([[[2.0, 1e-3], [2.0, 0.5], [NAN, NAN]]])
+    solution = np.array([[[2.0, 0.0], [2.25, 0.5], [3.0, 3.0]]])
+    data = xr.Dataset(
+        {
+            "singular_value": ((*dims, "mode"), values),
+            "predicted_singular_value": ((*dims, "mode"), solution),
+            "rank": (dims, [[1.0, 2, NAN]]),
+            "predicted_rank": (dims, [[1.0, 3, 2]]),
+            "gradient_norm": (dims, [[1e-9, 1e-7, NAN]]),
+            "steps": (dims, [[100.0, 300, NAN]]),
+            "status": (dims, np.array([[FINISHED, FINISHED, DIVERGED]], np.int8)),
+        },
+        attrs={"settings": '{"gradient_norm": 1e-8}'},
+    )
+    found = {name: value.item() for name, value in ranks.against_prediction(data).items()}
+    assert found == {
+        "rank": 1.5,
+        "predicted_rank": 2,
+        "exact_rank": 1.5,
+        "equal": 1,
+        "difference": 0.25,
+        "converged": 1,
+        "steps": 300,
+    }
+    np.testing.assert_array_equal(ranks.converged(data), [[True, False, False]])
+
+
+def test_a_layers_ranks_at_the_end_are_those_of_the_seeds_that_finished() -> None:
+    step = [0, 10, 20, 30, 40, 50]
+    key = np.array([[9, 8, 7, 6, 5, 3], [9, 8, 7, 6, 5, 4], [9.0, 0, 0, 0, 0, 0]])
+    rank = np.stack([key, key + 1], axis=-1)
+    spectra = np.ones((3, 6, 2, 2)) * np.array([[3.0, 4.0], [0.0, 4.0]])
+    dims = ("seed", "step", "matrix")
+    run = xr.Dataset(
+        {
+            "rank": (dims, rank),
+            "singular_value": ((*dims, "mode"), spectra),
+            "train_loss": (dims[:2], 0.1 * key),
+            "status": ("seed", np.array([FINISHED, FINISHED, DIVERGED], np.int8)),
+        },
+        {"step": step, "matrix": ["key", "query"]},
+    )
+    finished = runs.finished_seeds(run)
+    assert finished.sizes["seed"] == 2
+    assert ranks.at_the_end(finished) == pytest.approx(
+        {
+            "last step": 50,
+            "rank of W_K": 3.5,
+            "rank of W_Q": 4.5,
+            "change over the last fifth": -1.5,
+            "relative distance of the spectra": 0.6,
+            "loss": 0.35,
+        }
+    )

@@ -361,6 +361,11 @@ def test_misprints_slips_and_extensions_are_counted_apart() -> None:
     line = verdict_file.counts(found)
     assert line.startswith("supported: 2; supported with limits: 0")
     assert "misprints, mended: supported: 1 | slips, mended: supported: 1 | our extensions: supported: 2" in line
+    lines = verdict_file.listing(found)
+    heads = [line for line in lines if line.endswith(":")]
+    assert heads == ["what the paper claims:", "misprints and slips, judged mended:", "our extensions, not counted:"]
+    assert lines.index("supported: claim_0 (Figure 3)") < lines.index(heads[1]) < lines.index(heads[2])
+    assert lines[-1] == line
 
 
 def test_the_heaviest_claims_come_first() -> None:

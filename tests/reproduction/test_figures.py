@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from reproduction.pipeline import store
+from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import FIGURE_FORMATS
 from reproduction.report import plotting
 from reproduction.report.trace import TraceError, record_of, trace
@@ -150,3 +151,9 @@ def test_no_word_stands_alone_on_the_last_line_of_a_title(width: int) -> None:
     assert max(map(len, lines)) <= width
     assert len(lines) == 1 + len(words) // (width + 1)  # no line more than the letters need
     assert len(lines[-1].split()) > 1
+
+
+def test_every_figure_says_in_a_line_what_to_see_in_it() -> None:
+    for name, figure in load(Path(__file__).parents[2] / "config", {}).figures.items():
+        assert 40 < len(figure.see) < 150, name
+        assert figure.see.endswith("."), name

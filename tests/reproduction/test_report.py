@@ -118,6 +118,7 @@ CONFIG = Config.model_validate(
         "figures": {
             "fig3_left": {
                 "title": "rescaling makes SGD sparse",
+                "see": "See it rise.",
                 "caption": "After {sparsity.steps} steps at λ of {sparsity.learning_rate}, {sparsity.seeds} seeds.",
                 "text": "See [#fig3_left].",
                 "open": [{"what": "start", "chosen": "variance {sparsity.initial_variance}"}],
@@ -250,12 +251,16 @@ def test_a_failed_claim_stands_once_with_its_consequences_under_it(project: Path
             {"id": "head", **failed},
             {"id": "alone", "consequence_of": "fine", **failed},
             {"id": "fine"},
+            {"id": "later", "nature": "extension", "consequence_of": "earlier", "weight": "core"},
+            {"id": "between", "nature": "extension"},
+            {"id": "earlier", "nature": "extension", "weight": "detail"},
         ),
     )
     assert gather(CONFIG, Layout(project))["failed_claims"] == [
         {"claim": "head", "consequences": ["first"]},
         {"claim": "alone", "consequences": []},
     ]
+    assert gather(CONFIG, Layout(project))["extensions"]["claims"] == ["between", "earlier", "later"]
 
 
 def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Path) -> None:
@@ -273,6 +278,8 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
     assert "Its 1 misprints and 1 slips" in text
     assert "2 of 2 hold" in text
     assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
+    assert report["apart"][0] == "apart: misprints and slips, 2 of 2 hold as they are meant"
+    assert report["apart"][1] == "apart: extensions of ours, 1"
     assert [row["what"] for row in report["headlines"]] == ["of said"]
     assert report["figures"]["fig3_left"]["claims"] == ["said", "minor"]
     assert report["mended"]["claims"] == ["typo", "step"]
@@ -282,7 +289,7 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
 
 def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> None:
     figure = gather(CONFIG, Layout(project))["figures"]["fig3_left"]
-    assert figure["caption"] == [{"text": "After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
+    assert figure["caption"] == [{"text": "See it rise. After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
     assert figure["notes"] == ["tiny: 500 steps only"]
     assert figure["wide"]
     assert figure["width"] == pytest.approx(6.75 * 72)
@@ -290,7 +297,7 @@ def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> 
     changed.attrs["settings"] = json.dumps({**json.loads(changed.attrs["settings"]), "steps": 10**6})
     store.write(changed, project / "results" / "tiny" / "sparsity.nc")
     caption = gather(CONFIG, Layout(project))["figures"]["fig3_left"]["caption"]
-    assert caption == [{"text": "After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
+    assert caption == [{"text": "See it rise. After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
 
 
 def test_headline_numbers_are_those_of_the_claims_and_controls_that_are_marked(project: Path) -> None:

@@ -111,7 +111,7 @@ def test_an_own_claim_is_judged_and_counted_apart(own: Own) -> None:
     assert not content["claims"]
     assert not any(content["verdicts"].values())
     printed = own.mirrorsym("claims", *TINY).splitlines()
-    assert printed.index("supported: it_ran (own)") > printed.index("own claims, not counted:") > 0
+    assert printed.index("supported: it_ran (own)") > printed.index("own claims, not counted:")
 
 
 def test_the_report_has_the_figures_with_their_words_and_the_claim(own: Own) -> None:

@@ -1,6 +1,7 @@
 """The configuration, the few paths, and the checks that come before any job."""
 
 import os
+import re
 import shlex
 import sys
 
@@ -105,6 +106,12 @@ def result_file(experiment):
 
 def figure_files(figure):
     return [LAYOUT.figure(CONFIG.scale, figure, suffix) for suffix in FORMATS]
+
+
+def captions(figures):
+    """The line under each figure in Snakemake's report, as reStructuredText."""
+    lines = {name: f"{figure.title[:1].upper()}{figure.title[1:]}. {figure.see}" for name, figure in figures.items()}
+    return {name: re.sub(r"([\\*`|_])", r"\\\1", line) for name, line in lines.items()}
 
 
 def longest_share(name):

@@ -1,5 +1,7 @@
 """One notebook per figure: executed, its figures moved into place when all of them are there."""
 
+config["captions"] = captions(CONFIG.figures)  # what the report's template reads: words are no rule's parameter
+
 
 def folder_of(notebook):
     return keep_signature(lambda wildcards: str(notebook.parent))
@@ -15,7 +17,7 @@ for name, figure in CONFIG.figures.items():
             notebook=source_files(NOTEBOOKS[name], read=sources.code_of),
             code=code_of_notebook(NOTEBOOKS[name], figure),
         output:
-            report(LAYOUT.figure(CONFIG.scale, name, "png"), category="Figures"),
+            report(LAYOUT.figure(CONFIG.scale, name, "png"), caption="../report/figure.rst", category="Figures"),
             [LAYOUT.figure(CONFIG.scale, name, suffix) for suffix in FORMATS if suffix != "png"],
             executed=LAYOUT.executed(CONFIG.scale, name),
         log:

@@ -59,19 +59,23 @@ class Candidates:
         """
         exchanges = Exchanges(self._atoms)
         entries = defaultdict(list)
-        for axis in self._axes:
+        holders: dict[int, set[int]] = defaultdict(set)
+        for index, axis in enumerate(self._axes):
+            tag = axis.tag
             for name in exchanges.own[axis.atoms].tolist():
-                entries[name].append(axis.tag)
+                entries[name].append(tag)
+                holders[name].add(index)
         entries.pop(0, None)
         bent = set(exchanges.own[_all(self._atoms.bent)].tolist())
         normed = set(exchanges.own[_all(self._atoms.normed)].tolist())
         _, orientation, both = oriented(self._atoms.count, self._atoms.linear)
         for family in exchanges.families(entries):
-            slots = self._slots(exchanges.own, family.units, orientation)
+            own, first = exchanges.own, family.units[0]
+            held = sorted(set().union(*(holders[name] for name in first if name in holders)))
+            slots = self._slots([self._axes[index] for index in held], own, family.units, orientation)
             if not any(not slot.buffer for slot in slots):
                 continue
             kind: Kind = "permutation"
-            first = family.units[0]
             if not any(name in bent for name in first):
                 curved = any(name in normed for name in first) or self._crossed(slots, both)
                 kind = "rotation" if curved else "general_linear"
@@ -126,16 +130,17 @@ class Candidates:
                 if any(not slot.buffer for slot in slots):
                     yield Symmetry(kind, len(units), tuple(slots))
 
-    def _slots(self, own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids) -> tuple[Slot, ...]:
-        """Return where units, given as classes of atoms, lie in the parameters."""
+    def _slots(
+        self, axes: Sequence[Axis], own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids
+    ) -> tuple[Slot, ...]:
+        """Return where units, given as classes of atoms, lie along some axes."""
         unit_of = {name: (number, rank) for number, names in enumerate(units) for rank, name in enumerate(names)}
-        wanted = np.zeros(len(own), bool)
-        wanted[list(unit_of)] = True
+        wanted = np.array(list(unit_of))
         slots: list[Slot] = []
         first = 0
-        for axis in self._axes:
+        for axis in axes:
             classes = own[axis.atoms]
-            inside = np.flatnonzero(wanted[classes])
+            inside = np.flatnonzero(np.isin(classes, wanted))
             # Where whole groups of a grouped convolution change places, its rows move with their columns.
             if not inside.size or (len(axis.axes) > 1 and any(slot.name == axis.name for slot in slots)):
                 continue

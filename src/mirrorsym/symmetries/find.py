@@ -95,11 +95,12 @@ class _Finder:
         alive = [s for s in waiting if check.alive(s)]
         self.open = [s for s in waiting if s not in set(alive)]
         linear = self._strongest(check, [s for s in alive if s.kind in ("rotation", "general_linear")])
+        taken = {_places(s) for s in linear}
         permutations = [s for s in alive if s.kind == "permutation"]
         permutations += [
             replace(s, kind="permutation")
             for s in alive
-            if s.kind in ("rotation", "general_linear") and _places(s) not in {_places(t) for t in linear}
+            if s.kind in ("rotation", "general_linear") and _places(s) not in taken
         ]
         rotated = _covered(s for s in [*self.found, *linear] if s.kind == "general_linear")
         turned = _covered(s for s in [*self.found, *linear] if s.kind in ("rotation", "general_linear"))

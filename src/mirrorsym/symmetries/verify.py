@@ -237,7 +237,7 @@ class Check:
         return [
             name
             for name, gradient in self.gradients.items()
-            if float((gradient.abs() * self.tensors[name].abs()).max() if gradient.numel() else 0) < ALIVE / 100
+            if gradient.numel() and float((gradient * self.tensors[name]).abs_().max()) < ALIVE / 100
         ]
 
     # Finite ones

@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from mirrorsym import measures
-from reproduction.analysis.runs import median
+from reproduction.analysis.runs import median, spread
 from reproduction.contract import FINISHED
+from reproduction.pipeline import store
 from reproduction.theory import factorization
 
 SETTLED = 2
@@ -50,6 +51,56 @@ def exact_rank(dataset: xr.Dataset) -> xr.DataArray:
     """Return how many singular values of the exact solution are not 0, NaN where descent did not finish."""
     count: xr.DataArray = (dataset["predicted_singular_value"] > 0).sum("mode")
     return count.where(dataset["status"] == FINISHED)
+
+
+def converged(dataset: xr.Dataset) -> xr.DataArray:
+    """Return which runs of regularized factorization reached the gradient norm at which descent ends."""
+    reached: xr.DataArray = dataset["gradient_norm"] < store.settings_of(dataset)["gradient_norm"]
+    return reached
+
+
+def against_prediction(dataset: xr.Dataset) -> xr.Dataset:
+    """Return how measured ranks and singular values compare with the exact solution, over the seeds that finished.
+
+    Args:
+        dataset: results of the regularized_factorization experiment.
+
+    Returns:
+        With dimension ``weight_decay``: medians ``rank``, ``predicted_rank`` (by the same threshold) and
+        ``exact_rank``, counts of seeds ``equal`` (in rank) and ``converged``, and the largest ``difference`` of a
+        singular value and number of ``steps``.
+    """
+    difference = abs(dataset["singular_value"] - dataset["predicted_singular_value"]).max("mode")
+    return xr.Dataset(
+        {
+            "rank": median(dataset["rank"]),
+            "predicted_rank": median(dataset["predicted_rank"]),
+            "exact_rank": median(exact_rank(dataset)),
+            "equal": (dataset["rank"] == dataset["predicted_rank"]).sum("seed"),
+            "difference": spread(difference).high,
+            "converged": converged(dataset).sum("seed"),
+            "steps": spread(dataset["steps"]).high,
+        }
+    )
+
+
+def at_the_end(run: xr.Dataset) -> dict[str, float]:
+    """Return medians over seeds at the last step of one attention layer's training, and whether ranks have settled.
+
+    Args:
+        run: the seeds of one model, with dimensions ``seed``, ``step``, ``matrix`` and ``mode``.
+    """
+    key, query = (run["rank"].sel(matrix=name) for name in ("key", "query"))
+    late = int(0.8 * (run.sizes["step"] - 1))
+    last = run.isel(step=-1)
+    return {
+        "last step": int(run["step"][-1]),
+        "rank of W_K": float(median(key.isel(step=-1))),
+        "rank of W_Q": float(median(query.isel(step=-1))),
+        "change over the last fifth": float(median(key.isel(step=-1, drop=True) - key.isel(step=late, drop=True))),
+        "relative distance of the spectra": float(median(spectra_distance(last))),
+        "loss": float(median(last["train_loss"])),
+    }
 
 
 def spectra_distance(dataset: xr.Dataset) -> xr.DataArray:

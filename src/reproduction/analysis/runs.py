@@ -22,6 +22,15 @@ def of_finished(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.where(dataset["status"] == FINISHED)
 
 
+def finished_seeds(run: xr.Dataset) -> xr.Dataset:
+    """Return the seeds of one model of a sweep that finished.
+
+    Args:
+        run: the seeds of one model; its ``status`` has the dimension ``seed`` alone.
+    """
+    return run.isel(seed=(run["status"] == FINISHED).values)
+
+
 def diverged_share(dataset: xr.Dataset) -> xr.DataArray:
     """Return which share of the seeds diverged, NaN where the sweep has none."""
     status = dataset["status"]

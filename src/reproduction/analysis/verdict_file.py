@@ -140,13 +140,13 @@ def by_weight(claims: Iterable[JudgedClaim]) -> list[JudgedClaim]:
 def listing(found: Verdicts) -> list[str]:
     """Return all claims as lines: the paper's by their weight, its misprints and slips, extensions, and own ones."""
     parts = {
-        "": [claim for claim in found.claims if claim.nature == "claim"],
+        "what the paper claims:": [claim for claim in found.claims if claim.nature == "claim"],
         "misprints and slips, judged mended:": [claim for claim in found.claims if claim.nature in MENDED],
         "our extensions, not counted:": [claim for claim in found.claims if claim.nature == "extension"],
         "own claims, not counted:": found.own,
     }
-    lines = [line for head, claims in parts.items() if claims for line in ("", head, *table(by_weight(claims)))]
-    return [*lines[2 if parts[""] else 1 :], "", counts(found)]
+    lines = [line for head, claims in parts.items() if claims for line in (head, *table(by_weight(claims)), "")]
+    return [*lines, counts(found)]
 
 
 def counts(found: Verdicts) -> str:

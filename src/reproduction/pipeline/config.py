@@ -126,6 +126,7 @@ class FigureConfig(_Model):
     """
 
     title: str = Field("", description="What the figure shows, for the gallery and the report.")
+    see: str = Field("", description="One line: what to see in it.")
     caption: str = Field("", description="What stands under the figure.")
     text: str = Field("", description="What the report says beside the figure.")
     open: list[Choice] = Field([], description="What the paper leaves open, and what was chosen.")

@@ -113,10 +113,11 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         "software": _merged(results.values(), "software"),
         "code": _merged(results.values(), "code_version"),
         "verdicts": _verdicts(claims),
+        "apart": [prose.fill(words[part]["counted"], writer.numbers) for part in ("mended", "extensions")],
         "groups": _groups(asserted, places, config, labels),
     }
     report["groups"] += [report[part] for part in ("mended", "extensions", "own") if report[part]["claims"]]
-    report["failed_claims"] = _findings(asserted)
+    report["failed_claims"] = _findings(claim for claim in asserted if claim.verdict == NOT_SUPPORTED)
     parts = (
         "introduction",
         "method",
@@ -138,16 +139,17 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
 def _part(words: Mapping[str, Any], claims: Iterable[JudgedClaim], natures: Iterable[str], writer: _Writer) -> Any:
     """A section of claims that are none of the paper's own: its words, and the ids in the order of their weight."""
     wanted = set(natures)
-    chosen = [claim.id for claim in by_weight(claim for claim in claims if claim.nature in wanted)]
+    findings = _findings(by_weight(claim for claim in claims if claim.nature in wanted))
+    chosen = [name for finding in findings for name in (finding["claim"], *finding["consequences"])]
     return {"title": words["title"], "text": writer.paragraphs(words["text"]), "claims": chosen}
 
 
 def _findings(claims: Iterable[JudgedClaim]) -> list[dict[str, Any]]:
-    """The claims that are not supported, each finding once, with the claims that fail as its consequences under it."""
-    failed = {claim.id: claim for claim in claims if claim.verdict == NOT_SUPPORTED}
-    heads = [claim for claim in failed.values() if claim.consequence_of not in failed]
+    """Each finding once: a claim, with those among the others that follow from it."""
+    listed = {claim.id: claim for claim in claims}
+    heads = [claim for claim in listed.values() if claim.consequence_of not in listed]
     return [
-        {"claim": head.id, "consequences": [one.id for one in failed.values() if one.consequence_of == head.id]}
+        {"claim": head.id, "consequences": [one.id for one in listed.values() if one.consequence_of == head.id]}
         for head in heads
     ]
 
@@ -230,14 +232,15 @@ def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
     ]
 
 
+_AS_IT_IS = ("id", "place", "quote", "verdict", "decided_at", "nature", "weight", "consequence_of")
+
+
 def _claim(claim: JudgedClaim) -> dict[str, Any]:
     """A claim as the report shows it: sentences and numbers as text."""
     sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended", "as_printed")
     return {
         **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
-        **{
-            name: getattr(claim, name) for name in ("id", "place", "quote", "verdict", "decided_at", "nature", "weight")
-        },
+        **{name: getattr(claim, name) for name in _AS_IT_IS},
         "symbol": MARKS[claim.verdict]["symbol"],
         "key": MARKS[claim.verdict]["key"],
         "effect": _effect(claim, claim.units),
@@ -294,7 +297,7 @@ def _figure(
             raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
     width, height = _size(layout.figure(config.scale, name, "svg"))
     notes = [results[part].attrs["scale_note"] for part in entry.experiments]
-    caption = writer.runs(entry.caption)
+    caption = writer.runs(f"{entry.see} {entry.caption}")
     plain = "".join(run.get("text", "") for run in caption)
     return {
         "id": name,

@@ -28,7 +28,8 @@ def write_gallery(config: Config, layout: Layout) -> list[Path]:
     for name, figure in config.figures.items():
         write_atomically(gallery / f"{name}.png", shrunk(layout.figure(config.scale, name, "png")))
         lines = [caption(layout.result(config.scale, part), config.origins_of(part)) for part in figure.experiments]
-        under = "<br>\n".join(lines or ["Computed from the definition; no experiment."])
+        lines = lines or ["Computed from the definition; no experiment."]
+        under = "<br>\n".join([figure.see] * bool(figure.see) + lines)
         entries.append(f"### {name}: {figure.title}\n\n![{name}](docs/gallery/{name}.png)\n\n{under}\n")
     readme = layout.root / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(START)
