@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -88,3 +89,12 @@ def test_a_remade_figure_has_the_same_bytes_and_then_nothing_is_left_to_do(paper
     assert "show what the result files hold" in paper.mirrorsym("trace", "fig3_left", "--scale", "tiny").stdout
     report = paper.mirrorsym("summary", "--scale", "tiny").stdout
     assert f"{len(CONFIG.figures)} of {len(CONFIG.figures)} figures" in report
+
+
+def test_snakemakes_report_says_of_each_figure_what_to_see(paper: Project) -> None:
+    paper.snakemake("--report", "report.zip", *TINY)
+    with zipfile.ZipFile(paper.folder / "report.zip") as archive:
+        (page,) = (name for name in archive.namelist() if name.endswith("report.html"))
+        text = archive.read(page).decode()
+    missing = [name for name, figure in CONFIG.figures.items() if json.dumps(figure.see)[1:-1] not in text]
+    assert missing == []
