@@ -563,7 +563,7 @@ def test_a_failed_report_leaves_the_old_one(project: Path) -> None:
 
 
 def words_of(figure: FigureConfig) -> dict[str, Any]:
-    return figure.model_dump(include={"caption", "text", "open"})
+    return figure.model_dump(include={"see", "caption", "text", "open"})
 
 
 FIGURE_WORDS = {name: words_of(figure) for name, figure in load(ROOT / "config").figures.items()}

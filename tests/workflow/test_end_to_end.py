@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,12 @@ def test_a_clone_beside_its_results_has_nothing_to_do(paper: Project, tmp_path: 
         os.utime(path, (1e9 + seconds, 1e9 + seconds))
     (tmp_path / "link").symlink_to(clone.folder)
     assert clone.planned("--snakefile", str(tmp_path / "link" / "Snakefile"), *TINY) == {}
+
+
+def test_snakemakes_report_says_of_each_figure_what_to_see(paper: Project) -> None:
+    paper.snakemake("--report", "report.zip", *TINY)
+    with zipfile.ZipFile(paper.folder / "report.zip") as archive:
+        (page,) = (name for name in archive.namelist() if name.endswith("report.html"))
+        text = archive.read(page).decode()
+    missing = [name for name, figure in CONFIG.figures.items() if json.dumps(figure.see)[1:-1] not in text]
+    assert missing == []
