@@ -58,6 +58,7 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
             finder.decide(check)
             if not finder.open:
                 break
+    in_training = check.in_training(candidates.in_training()) if check.usable else []
     order = {name: index for index, name in enumerate(follower.used)}
     found = sorted(finder.found, key=lambda s: (order[s.slots[0].name], KINDS.index(s.kind)))
     return Symmetries(
@@ -65,6 +66,7 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         unfollowed=tuple(follower.unfollowed),
         unused_parameters=tuple(name for name in twin.trained if name not in follower.used),
         free_parameters=tuple(finder.free),
+        in_training=tuple(in_training),
         refuted=(*finder.refuted, *finder.open),
         seconds=time.perf_counter() - start,
     )
