@@ -12,7 +12,8 @@ from torch import nn
 
 from mirrorsym.symmetries.candidates import Axis, Candidates
 from mirrorsym.symmetries.draw import draw
-from mirrorsym.symmetries.follow import Follower, axes_of
+from mirrorsym.symmetries.factors import axes_of
+from mirrorsym.symmetries.follow import Follower
 from mirrorsym.symmetries.result import Symmetries
 from mirrorsym.symmetries.symmetry import KINDS, Kind, Symmetry
 from mirrorsym.symmetries.twin import Twin
