@@ -51,10 +51,9 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         for along, atoms in axes_of(follower.parameters.get(name, []))
     ]
     candidates = Candidates(follower.atoms, axes)
-    del outputs
     finder = _Finder(twin, candidates)
     for seed in range(DRAWS):
-        check = Check(twin, tensors if seed == 0 else draw(twin, seed), seed)
+        check = Check(twin, tensors, seed, outputs) if seed == 0 else Check(twin, draw(twin, seed), seed)
         if check.usable:
             finder.decide(check)
             if not finder.open:

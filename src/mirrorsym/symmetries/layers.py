@@ -42,21 +42,19 @@ class Layers(Ties):
         return self._contract(lambda f: f, 0, lambda f: f, 0, args, result, drop=lambda f: f[0])
 
     def _op_addmm(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
-        bias, *matrices = args
-        product = torch.mm(*matrices)
-        self._note(product, self._op_mm(func, matrices, {}, product))
-        return self._add(bias, product, result)
+        return self._shifted(args[0], self._op_mm(func, args[1:], {}, result), torch.mm, args[1:], result)
 
     def _op_baddbmm(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
-        bias, *matrices = args
-        product = torch.bmm(*matrices)
-        self._note(product, self._op_bmm(func, matrices, {}, product))
-        return self._add(bias, product, result) if kwargs.get("beta", 1) else self.factors(product)
+        product = self._op_bmm(func, args[1:], {}, result)
+        return self._shifted(args[0], product, torch.bmm, args[1:], result) if kwargs.get("beta", 1) else product
 
     def _op_addmv(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
-        bias, *matrices = args
-        product = torch.mv(*matrices)
-        self._note(product, self._op_mv(func, matrices, {}, product))
+        return self._shifted(args[0], self._op_mv(func, args[1:], {}, result), torch.mv, args[1:], result)
+
+    def _shifted(self, bias: Tensor, made: Factors, multiply: Any, operands: Any, result: Tensor) -> Factors:
+        """Add a bias to a product, whose values are made again where no factors tell of them."""
+        product = result.detach() if made else multiply(*operands)
+        self._note(product, made)
         return self._add(bias, product, result)
 
     def _op_addcmul(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
