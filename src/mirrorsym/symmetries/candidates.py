@@ -86,10 +86,22 @@ class Candidates:
         names = {(slot.name, slot.axes) for slot in slots}
         return any(bool(both[axis.atoms].any()) for axis in self._axes if (axis.name, axis.axes) in names)
 
-    def diagonal(self, kind: Kind) -> list[Symmetry]:
+    def in_training(self) -> list[Symmetry]:
+        """Return candidates for rescalings that hold in training mode alone, before batch normalizations."""
+        if not self._atoms.standardized:
+            return []
+        always = {_trained(symmetry) for symmetry in self.diagonal("rescaling")}
+        candidates = [
+            replace(symmetry, slots=tuple(slot for slot in symmetry.slots if not slot.buffer))
+            for symmetry in self.diagonal("rescaling", training=True)
+        ]
+        return [symmetry for symmetry in candidates if _trained(symmetry) not in always]
+
+    def diagonal(self, kind: Kind, training: bool = False) -> list[Symmetry]:
         """Return candidates for rescalings or sign flips of single units."""
         signs = kind == "sign_flip"
-        solved = reduced(self._atoms.count, self._atoms.signs if signs else self._atoms.scales, signs)
+        charges = self._atoms.signs if signs else self._atoms.scales_in(training)
+        solved = reduced(self._atoms.count, charges, signs)
         weights: dict[int, int] = defaultdict(int)
         places: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
         for index, axis in enumerate(self._axes):
@@ -158,6 +170,10 @@ class Candidates:
                 first = first or way
                 slots.append(replace(_slot(axis, order), inverse=way != first))
         return tuple(slots)
+
+
+def _trained(symmetry: Symmetry) -> frozenset[Slot]:
+    return frozenset(slot for slot in symmetry.slots if not slot.buffer)
 
 
 def _disjoint(
