@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import psutil
 import pytest
@@ -18,15 +20,23 @@ from reproduction.pipeline.fork_server import CLIENT, socket_of
 SRC = Path(__file__).parents[2] / "src"
 MODULES = "reproduction.pipeline.store,lab"
 LAB = "imported_at = __import__('time').monotonic()\n"
+BUSY = 3.0
+"""Seconds of the CPU, more than all else that the test starts and waits for."""
 # Stands for the command of a job: the server's processes and the client's own start run it alike.
-COMMAND = """
+COMMAND = f"""
 import os, sys, time
+
+BUSY = {BUSY}
 
 def main():
     import lab
     what = sys.argv[1]
     print(what, os.getpid(), os.getppid(), os.getcwd(), os.environ["NAME"], "xarray" in sys.modules, flush=True)
     print(lab.imported_at, file=sys.stderr, flush=True)
+    if what == "busy":
+        while time.process_time() < BUSY:
+            pass
+        sys.exit()
     if what == "sleep":
         time.sleep(60)
     if what == "crash":
@@ -53,10 +63,11 @@ class Server:
         code = f"""
 import stand_in
 from pathlib import Path
+from subprocess import PIPE
 from reproduction.pipeline.fork_server import serve
 serve(Path("jobs"), ["{MODULES}"], stand_in.main)
 """
-        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=self.environment)
+        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=self.environment, stdin=PIPE)
         deadline = time.monotonic() + 60
         while not (self.folder / self.socket).is_socket():
             assert time.monotonic() < deadline
@@ -65,8 +76,7 @@ serve(Path("jobs"), ["{MODULES}"], stand_in.main)
     def ask(self, what: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-I", "-S", str(CLIENT), str(self.socket), what]
         environment = {**self.environment, "NAME": "of the job"}
-        out, err = subprocess.PIPE, subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=out, stderr=err)
+        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=PIPE, stderr=PIPE)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -135,6 +145,23 @@ def started_anew(server: Server) -> bool:
     ended = server.ask("7")
     said = ended.communicate(timeout=60)[1]
     return ended.returncode == 2 and "No such command '7'" in said
+
+
+def spent() -> float:
+    """Return the seconds of the CPU of the processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_server_ends_with_its_input_and_the_time_of_its_jobs_counts(server: Server) -> None:
+    server.start()
+    before = spent()
+    assert server.ask("busy").wait(timeout=60) == 0
+    assert server.process
+    assert server.process.stdin
+    server.process.stdin.close()
+    assert server.process.wait(timeout=60) == 0
+    assert spent() - before >= BUSY
 
 
 def test_where_no_server_answers_the_job_is_started(server: Server) -> None:

@@ -52,12 +52,19 @@ def start(mirrorsym: str, folder: Path, sets: Iterable[str]) -> None:
         sets: modules, each with commas between them.
     """
     command = f"{mirrorsym} job serve {folder} {' '.join(sorted(sets))}"
-    subprocess.Popen(command, shell=True, env={**os.environ, **ONE_THREAD})
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = subprocess.Popen(command, shell=True, env={**os.environ, **ONE_THREAD}, stdin=subprocess.PIPE)
+
+    def end() -> None:
+        server.communicate()  # it is waited for, so that its jobs' time is in what the run took
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
 
 
 def serve(folder: Path, sets: Iterable[str], command: Callable[[], object]) -> NoReturn:
     """Wait for the first request for each set of modules, and let a fork answer it and those that follow.
+
+    It ends when its standard input does.
 
     Args:
         folder: of the sockets.
@@ -66,23 +73,31 @@ def serve(folder: Path, sets: Iterable[str], command: Callable[[], object]) -> N
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # jobs end first; this process ends with the run
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the children
     folder.mkdir(parents=True, exist_ok=True)
     waiting = selectors.DefaultSelector()
+    waiting.register(sys.stdin, selectors.EVENT_READ)
     for modules in sets:
         with contextlib.suppress(OSError):  # a path too long for a socket: those jobs start by themselves
             waiting.register(_listen(socket_of(folder, modules)), selectors.EVENT_READ, modules)
     import xarray  # noqa: F401 (what all of them need)
 
     me = os.getpid()
+    forks: list[int] = []
     while True:
         for key, _ in waiting.select():
+            if key.fileobj is sys.stdin:
+                for fork in forks:
+                    os.kill(fork, signal.SIGUSR1)
+                    os.waitpid(fork, 0)
+                sys.exit()
             listener = waiting.unregister(key.fileobj).fileobj
             assert isinstance(listener, socket.socket)
-            if os.fork() == 0:
+            fork = os.fork()
+            if fork == 0:
                 end_with(me)
                 waiting.close()
                 _answer(listener, key.data.split(","), command)
+            forks.append(fork)
             listener.close()
 
 
@@ -102,6 +117,8 @@ def _answer(listener: socket.socket, modules: Iterable[str], command: Callable[[
     for name in reached:
         with contextlib.suppress(Exception, SystemExit):  # the job meets the same and reports it
             importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, _wait_for_ended)
+    signal.signal(signal.SIGUSR1, _wait_for_all)
     me = os.getpid()
     while True:
         connection, _ = listener.accept()
@@ -111,6 +128,19 @@ def _answer(listener: socket.socket, modules: Iterable[str], command: Callable[[
             end_with(me)
             _run(connection, me, command)
         connection.close()
+
+
+def _wait_for_ended(*_: object) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _wait_for_all(*_: object) -> NoReturn:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+    os._exit(0)
 
 
 def _run(connection: socket.socket, parent: int, command: Callable[[], object]) -> NoReturn:
@@ -125,7 +155,7 @@ def _run(connection: socket.socket, parent: int, command: Callable[[], object]) 
     os.chdir(request["folder"])
     if request["interruptible"]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    for ordinary in (signal.SIGTERM, signal.SIGCHLD):
+    for ordinary in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1):
         signal.signal(ordinary, signal.SIG_DFL)
     # Where the client dies, the kernel sends SIGIO, which ends the job.
     fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
