@@ -62,9 +62,7 @@ def phase_agreement(
     return agreement
 
 
-def rank_against_exponents(
-    results: Results, *, experiment: str, stability: str, at: At, samples: Literal["seed", "cell"]
-) -> xr.DataArray:
+def rank_against_exponents(results: Results, *, experiment: str, stability: str, at: At) -> xr.DataArray:
     """Return the distance of the measured rank from the number of positive Lyapunov exponents at zero.
 
     Args:
@@ -72,15 +70,11 @@ def rank_against_exponents(
         experiment: a sweep of matrix factorization.
         stability: the experiment with the exponents, over ``signal`` and ``learning_rate``.
         at: where to read the rank; signal and learning rate are left open, and only those that both have count.
-        samples: a number a seed, the mean over cells, or a number a cell.
     """
     rank, predicted = _ranks(results, experiment, stability, at)
-    distance = abs(rank - predicted)
-    if samples == "seed":
-        mean: xr.DataArray = distance.mean(["signal", "learning_rate"])
-        return mean
-    cells: xr.DataArray = distance.stack(cell=distance.dims).dropna("cell")
-    return cells
+    # One number a seed: the cells of a sweep share their data and are no independent samples.
+    mean: xr.DataArray = abs(rank - predicted).mean(["signal", "learning_rate"])
+    return mean
 
 
 def spread_of_predicted_rank(results: Results, *, experiment: str, stability: str, at: At) -> xr.DataArray:
