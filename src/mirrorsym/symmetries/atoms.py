@@ -48,14 +48,15 @@ class Atoms:
 
     def unite(self, a: Ids, b: Ids, merge: bool = True) -> None:
         """Let atoms move together; ``merge`` where several atoms of one side that meet one of the other are one."""
-        a, b = _pairs(a, b)
-        if merge or (len(np.unique(a)) == len(a) and len(np.unique(b)) == len(b)):
+        a, b = pairs(a, b)
+        several, others = len(np.unique(a)), len(np.unique(b))
+        if merge or several == others == len(a):
             self.joined.append((a, b))
         else:
-            self.relate(a, b)
+            self.relate(*((a, b) if several >= others else (b, a)))
 
     def relate(self, *atoms: Ids) -> None:
-        """Let tuples of atoms be mapped to tuples, when units are exchanged."""
+        """Let exchanges of units map tuples of atoms to tuples; the first of each moves if another does."""
         kept = np.unique(np.stack(atoms), axis=1)
         kept = kept[:, (kept != 0).all(axis=0)]
         if kept.size and len(np.unique(kept[0])) + len(np.unique(kept[-1])) > 2:
@@ -63,7 +64,7 @@ class Atoms:
 
     def equal(self, a: Ids, b: Ids, inverse: bool = False) -> None:
         """Let charges be equal, or opposite."""
-        a, b = _pairs(a, b)
+        a, b = pairs(a, b)
         self.scales.equal.append((a, b, -1 if inverse else 1))
         self.signs.equal.append((a, b, 1))
 
@@ -75,7 +76,7 @@ class Atoms:
 
     def along(self, a: Ids, b: Ids, inverse: bool = False) -> None:
         """Note that a linear transformation of the one goes with that of the other, or with its inverse transpose."""
-        a, b = _pairs(a, b)
+        a, b = pairs(a, b)
         self.linear.append((a, b, -1 if inverse else 1))
 
     def fix(self, atoms: Ids) -> None:
@@ -106,11 +107,10 @@ class Atoms:
         return any(len(squares) >= len(wanted) and bool(np.isin(wanted, squares).all()) for squares in self._squares)
 
 
-def _pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
+def pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
     """Return the different pairs, without those of zeros."""
-    pairs = np.unique(np.stack([a, b]), axis=1)
-    pairs = pairs[:, (pairs != 0).all(axis=0)]
-    return pairs[0], pairs[1]
+    both = np.unique(a[(a != 0) & (b != 0)] << 32 | b[(a != 0) & (b != 0)])
+    return both >> 32, both & (2**32 - 1)
 
 
 def components(count: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:

@@ -13,6 +13,9 @@ from mirrorsym.symmetries.charges import Solved, generators, reduced
 from mirrorsym.symmetries.exchanges import Exchanges
 from mirrorsym.symmetries.symmetry import Kind, Slot, Symmetry
 
+STATISTIC = 3
+"""So much a buffer weighs, against a parameter, in the choice between solutions."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -93,7 +96,8 @@ class Candidates:
                 if not fixed and name:
                     places[name][index, 1 if signs else way].append(place)
         for name, entries in places.items():
-            weights[name] = sum(not self._axes[index].buffer for index, _ in entries)
+            # Statistics follow the parameters in training: a solution without them holds there as well.
+            weights[name] = sum(STATISTIC if self._axes[index].buffer else 1 for index, _ in entries)
         return list(self._grouped(kind, solved, weights, places))
 
     def _grouped(
@@ -109,17 +113,18 @@ class Candidates:
             acting: dict[tuple[int, float], list[int]] = defaultdict(list)
             for name, charge in charges.items():
                 for (index, way), found in places.get(name, {}).items():
-                    acting[index, charge * way].extend(found)
+                    acting[index, float(charge * way)].extend(found)
             if acting:
                 groups[tuple(sorted((key, len(found)) for key, found in acting.items()))].append(acting)
-        for units in groups.values():
-            slots = []
-            for index, power in sorted(units[0], key=lambda key: key[0]):
-                axis = self._axes[index]
-                order = [sorted(unit[index, power]) for unit in units]
-                slots.append(replace(_slot(axis, order), inverse=power < 0, degree=_whole(abs(power))))
-            if any(not slot.buffer for slot in slots):
-                yield Symmetry(kind, len(units), tuple(slots))
+        for alike in groups.values():
+            for units in _disjoint(alike):
+                slots = []
+                for index, power in sorted(units[0], key=lambda key: key[0]):
+                    places_of = [sorted(unit[index, power]) for unit in units]
+                    slot = _slot(self._axes[index], places_of)
+                    slots.append(replace(slot, inverse=power < 0, degree=_whole(abs(power))))
+                if any(not slot.buffer for slot in slots):
+                    yield Symmetry(kind, len(units), tuple(slots))
 
     def _slots(self, own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids) -> tuple[Slot, ...]:
         """Return where units, given as classes of atoms, lie in the parameters."""
@@ -148,6 +153,23 @@ class Candidates:
                 first = first or way
                 slots.append(replace(_slot(axis, order), inverse=way != first))
         return tuple(slots)
+
+
+def _disjoint(
+    alike: Sequence[dict[tuple[int, float], list[int]]],
+) -> list[list[dict[tuple[int, float], list[int]]]]:
+    """Put units that share places into different families."""
+    families: list[tuple[list[dict[tuple[int, float], list[int]]], set[tuple[int, int]]]] = []
+    for unit in alike:
+        own = {(index, place) for (index, _), places in unit.items() for place in places}
+        for units, taken in families:
+            if not own & taken:
+                units.append(unit)
+                taken |= own
+                break
+        else:
+            families.append(([unit], own))
+    return [units for units, _ in families]
 
 
 def _whole(number: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -36,8 +37,25 @@ def in_double(func: Any, args: Any, kwargs: Any, keep: Callable[[Tensor, Tensor]
     return tree_map(change, args), tree_map(change, kwargs)
 
 
+class Separately(TorchFunctionMode):
+    """Multiplies groups of rows one after the other, where PyTorch's product of groups has no double precision."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") not in ("_grouped_mm", "grouped_mm"):
+            return func(*args, **kwargs)
+        rows, matrices = args[:2]
+        ends = (args[2] if len(args) > 2 else kwargs["offs"]).tolist()
+        pieces = [rows[a:b] @ matrix for a, b, matrix in zip([0, *ends], ends, matrices, strict=False)]
+        return torch.cat(pieces)
+
+
 class Double(TorchDispatchMode):
     """Runs a model in double precision where its forward says float32: ``.float()``, ``dtype=``, ``torch.zeros``."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would import the compiler, for a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = in_double(func, args, kwargs or {}, lambda old, new: None)

@@ -51,6 +51,10 @@ def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Calibration(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would import the compiler, for a second
+
     def __init__(self, tensors: Mapping[str, Tensor], trained: list[str], generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._weights = {tensors[name].untyped_storage().data_ptr(): tensors[name] for name in trained}

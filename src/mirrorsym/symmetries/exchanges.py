@@ -122,6 +122,9 @@ class Exchanges:
                 others = yours[key]
                 if len(places) != len(others):
                     return None
+                finest = self._relations[key[0]][0]
+                if key[1] and any(finest[p] == finest[q] for p, q in zip(places, others, strict=True)):
+                    return None
                 for column in self._relations[key[0]]:
                     for p, q in zip(places, others, strict=True):
                         u, v = column[p], column[q]

@@ -89,6 +89,7 @@ class _Finder:
             self._first = False
             self.free = check.free()
             waiting = [replace(s, kind=kind) for kind, s in self._mixed] + self._rescalings + self._flips
+            waiting = [s for s in waiting if check.acts(s)]
         else:
             waiting = self.open
         alive = [s for s in waiting if check.alive(s)]

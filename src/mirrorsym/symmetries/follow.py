@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mirrorsym.symmetries.atoms import Atoms, Ids
+from mirrorsym.symmetries.atoms import Atoms, Ids, pairs
 from mirrorsym.symmetries.double import in_double
 from mirrorsym.symmetries.elementwise import Behaviour, behaviour
 from mirrorsym.symmetries.tensors import tensors_in
@@ -152,6 +152,10 @@ class Follower(TorchDispatchMode):
         trained: the names of the parameters. Of buffers, the statistics of batch normalizations move with their units;
             others are constants.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would import the compiler, for a second
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor], trained: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -356,6 +360,9 @@ class Follower(TorchDispatchMode):
         if name in RESHAPES:
             return [self._copies(x, factor, _tidy(factor.reshape(others[0]))) for factor in factors]
         moved = [func(factor, *others, **kwargs) for factor in factors]
+        for before, after in zip(factors, moved, strict=True):
+            if _support(before) and not any(_support(part) for part in tensors_in([after])):
+                self.atoms.immovable.append(_flat(before))  # each was taken for a place of its own
         tidy = _tidy if name in MOVES else lambda factor: factor
         if moved and isinstance(moved[0], tuple | list):
             return tuple([tidy(part) for part in parts] for parts in zip(*moved, strict=True))
@@ -388,7 +395,7 @@ class Follower(TorchDispatchMode):
         if not any(axis in _support(array) for array in known):
             first = known[0]
             for array in known[1:]:
-                a, b = torch.broadcast_tensors(_core(first), _core(array))
+                a, b = _broadcast(_core(first), _core(array))
                 if not torch.equal(a, b):
                     self._join(a, b)
             for part, missing in zip(parts, (array is None for array in arrays), strict=True):
@@ -641,13 +648,14 @@ class Follower(TorchDispatchMode):
         place = [index for index, f in enumerate(self.parameters[name]) if _support(f) == (1,)]
         self.parameters[name][place[0]] = own
         inner = own.reshape(groups, -1, each, *weight.shape[2:]).select(1, 0).flatten(2).select(2, 0).reshape(-1)
-        self.atoms.unite(_flat(channels), _flat(inner))
-        self.atoms.equal(_flat(channels), _flat(inner), inverse=True)
-        self.atoms.along(_flat(channels), _flat(inner), inverse=True)
+        inside, columns_in = _numbers(channels, inner)
+        self.atoms.unite(inside, columns_in)
+        self.atoms.equal(inside, columns_in, inverse=True)
+        self.atoms.along(inside, columns_in, inverse=True)
         group = np.arange(groups)
         nodes = self.atoms.new(groups)
-        self.atoms.relate(_flat(channels), nodes[np.repeat(group, each)])
-        self.atoms.relate(_flat(row), nodes[np.repeat(group, len(row) // groups)])
+        self.atoms.relate(inside, nodes[np.repeat(group, each)])
+        self.atoms.relate(row.numpy(), nodes[np.repeat(group, len(row) // groups)])
         return [_along_factor(row, 1, result.shape)]
 
     def _op_native_batch_norm(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
@@ -673,14 +681,15 @@ class Follower(TorchDispatchMode):
             if name is not None and not training:
                 self._movable.add(name)
 
-        if any(set(_support(factor)) - {1} for factor in self.factors(x)):
-            raise NotFollowedError("units lie along the axes over which it normalizes")
         value = out.detach().clone()
         factors = self.factors(x)
+        if any(1 in _support(factor) and len(_support(factor)) > 1 for factor in factors):
+            raise NotFollowedError("units lie along the axes over which it normalizes")
         if training:
-            joined = self._single(factors)
-            self._bend(joined, scale=True)
-            factors = joined
+            for factor in factors:
+                self._bend([factor], scale=True, sign=1 not in _support(factor))
+        elif any(set(_support(factor)) - {1} for factor in factors):
+            raise NotFollowedError("units lie along the axes over which it normalizes")
         elif mean is not None:
             factors = self._add(x, self._column(mean, x.dim()), out) if factors else []
             spread = self.factors(variance)
@@ -722,7 +731,7 @@ class Follower(TorchDispatchMode):
             raise NotFollowedError("units lie along the axes over which it normalizes")
         if factors:
             units = self._single(factors)
-            ids = _flat(_core(units[0]).expand(1, channels, *[1] * (x.dim() - 2)))
+            ids = _core(units[0]).expand(1, channels, *[1] * (x.dim() - 2)).reshape(-1).numpy()
             nodes = self.atoms.new(groups)
             self.atoms.relate(ids, nodes[np.repeat(np.arange(groups), channels // groups)])
             self.atoms.signs.equal.append((ids, nodes[np.repeat(np.arange(groups), channels // groups)], 1))
@@ -794,6 +803,28 @@ class Follower(TorchDispatchMode):
             self._tie(units, self._wide(slopes, result.dim()))
         return units
 
+    def _op_weight_norm_interface(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        """Follow g v / |v|, where the norm is over all axes but one: v counts by its signs alone."""
+        v, g = args[:2]
+        axis = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % v.dim()
+        rows = [factor for factor in self.factors(v) if axis in _support(factor)]
+        others = [factor for factor in self.factors(v) if axis not in _support(factor)]
+        for factor in others:
+            self.atoms.uncharge(_flat(factor), sign=False)
+            self.atoms.normed.append(_flat(factor))
+        if not rows or not self.factors(g):
+            raise NotFollowedError("it normalizes what is no parameter")
+        row, size = _core(self.fused(rows)), _core(self.fused(self.factors(g)))
+        a, b = _numbers(*_broadcast(row, size))
+        made = self.atoms.new(len(a))
+        for part in (a, b):
+            self.atoms.unite(made, part)
+            self.atoms.bend(part)
+        self.atoms.scales.equal.append((made, b, 1))
+        self.atoms.signs.sums.append((made, a, b, 1, 1))
+        whole = torch.from_numpy(made).reshape(torch.broadcast_shapes(row.shape, size.shape)).expand(v.shape)
+        return ([whole, *others], [])
+
     def _op_glu(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
         axis = args[1] if len(args) > 1 else kwargs.get("dim", -1)
         half = args[0].shape[axis] // 2
@@ -845,14 +876,16 @@ class Follower(TorchDispatchMode):
                 continue
             first = [f for f in first if f is not factor]
             second = [f for f in second if f is not partner]
-            self._join(_core(factor), _core(partner), result)
-            kept.append(_core(factor).expand(result.shape))
+            a, b = _core(factor), _core(partner)
+            self._join(a, b)
+            kept.append(torch.where(a == 0, b, a).expand(result.shape))
         if first or second:
             a = _core(self.fused(first)) if first else torch.from_numpy(self._one)
             b = _core(self.fused(second)) if second else torch.from_numpy(self._one)
             if first and second:
-                a, b = torch.broadcast_tensors(a, b)
+                a, b = _broadcast(a, b)
                 self._join(a, b)
+                a = torch.where(a == 0, b, a)
             else:
                 self.atoms.uncharge(_flat(a if first else b))
             if first:
@@ -861,8 +894,8 @@ class Follower(TorchDispatchMode):
                 )
         return kept
 
-    def _join(self, a: Tensor, b: Tensor, result: Tensor | None = None) -> None:
-        a, b = torch.broadcast_tensors(a, b)
+    def _join(self, a: Tensor, b: Tensor) -> None:
+        a, b = _broadcast(a, b)
         left, right = _numbers(a, b)
         if len(np.unique(left)) > 1 and len(np.unique(right)) > 1:
             spread = _support(a) != _support(b)
@@ -892,7 +925,7 @@ class Follower(TorchDispatchMode):
     def _constant(self, units: Tensor, other: Any) -> None:
         """Tie units to the places of a constant that differs along them."""
         for factor in self._fixed(other, set(_support(units)), units):
-            a, b = torch.broadcast_tensors(_core(units), _core(factor))
+            a, b = _broadcast(_core(units), _core(factor))
             left, right = _numbers(a, b)
             self.atoms.unite(left, right, merge=False)
 
@@ -940,10 +973,11 @@ class Follower(TorchDispatchMode):
         """Return the atoms of the product of two arrays of atoms."""
         shape = torch.broadcast_shapes(a.shape, b.shape)
         apart = set(_support(a)) == set(_support(b))
-        smaller = b if len(_support(b)) < len(_support(a)) else a
+        smaller_first = len(_support(a)) < len(_support(b))
+        smaller = a if smaller_first else b
         whole = set(_support(a)) | set(_support(b))
         apart_from = [set(_support(factor)) != whole for factor in (a, b)]
-        a, b = torch.broadcast_tensors(_core(a), _core(b))
+        a, b = _broadcast(_core(a), _core(b))
         left, right = a.reshape(-1).numpy(), b.reshape(-1).numpy()
         _, index, place = np.unique(np.stack([left, right]), axis=1, return_index=True, return_inverse=True)
         first, second = left[index], right[index]
@@ -951,6 +985,8 @@ class Follower(TorchDispatchMode):
         made[(first == 0) | (second == 0)] = 0
         self._bundle(made, (first, apart_from[0]), (second, apart_from[1]))
         self.atoms.total(made, first, second, 1, power)
+        if not apart:
+            self.atoms.along(made, second if smaller_first else first)
         if bend:
             # A factor that is the same for several units mixes with none of them.
             self.atoms.bend(np.concatenate([made, first, second]) if apart else _flat(smaller))
@@ -1011,12 +1047,12 @@ class Follower(TorchDispatchMode):
             if one is not None and other is None:
                 fixed = self._fixed(unlabelled, {inner_axis}, one)
                 if fixed:
-                    other_core, one_core = torch.broadcast_tensors(_core(fixed[0]), _core(one))
+                    other_core, one_core = _broadcast(_core(fixed[0]), _core(one))
                     x, y = _numbers(one_core, other_core)
                     self.atoms.unite(x, y, merge=False)
                 self.atoms.bend(_flat(one))
         cores = [_core(side) for side in (left, right) if side is not None]
-        cores = list(torch.broadcast_tensors(*cores))
+        cores = list(_broadcast(*cores))
         made = self._sum_over(cores, inner_axis, gauge)
         if made is None:
             return outer
@@ -1029,7 +1065,7 @@ class Follower(TorchDispatchMode):
         rest = [size for place, size in enumerate(cores[0].shape) if place != axis]
         alone = math.prod(rest) == 1
         if len(cores) == 2:
-            a, b = _pairs_of(flat)
+            a, b = pairs(*flat)
             one_to_one = len(np.unique(a)) == len(a) and len(np.unique(b)) == len(b)
             self.atoms.along(a, b, inverse=True)
             if alone:
@@ -1224,7 +1260,7 @@ class Follower(TorchDispatchMode):
 
     def _tie(self, units: Factors, others: Factors) -> None:
         for other in others:
-            a, b = torch.broadcast_tensors(_core(units[0]), _core(other))
+            a, b = _broadcast(_core(units[0]), _core(other))
             left, right = _numbers(a, b)
             if len(np.unique(right)) > 1:
                 self.atoms.unite(left, right, merge=False)
@@ -1232,6 +1268,10 @@ class Follower(TorchDispatchMode):
     def _wide(self, value: Any, dims: int) -> Factors:
         """Return a value's factors with axes of size 1 in front, as broadcasting puts them."""
         return [f.reshape(*[1] * (dims - f.dim()), *f.shape) if f.dim() < dims else f for f in self.factors(value)]
+
+
+def _broadcast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.broadcast_tensors(*tensors))
 
 
 def _put(other: Tensor, axis: int) -> Callable[[Tensor], Tensor]:
@@ -1283,12 +1323,6 @@ def _flat(factor: Tensor) -> Ids:
 def _numbers(a: Tensor, b: Tensor) -> tuple[Ids, Ids]:
     """Return two arrays of atoms of one shape as vectors."""
     return a.reshape(-1).numpy(), b.reshape(-1).numpy()
-
-
-def _pairs_of(flat: Sequence[Ids]) -> tuple[Ids, Ids]:
-    pairs = np.unique(np.stack(flat), axis=1)
-    pairs = pairs[:, (pairs != 0).all(axis=0)]
-    return pairs[0], pairs[1]
 
 
 def _without_zeros(a: Ids, b: Ids) -> tuple[Ids, Ids]:

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from mirrorsym.symmetries.double import Double
+from mirrorsym.symmetries.double import Double, Separately
 from mirrorsym.symmetries.names import plain
 from mirrorsym.symmetries.tensors import tensors_in
 
@@ -109,7 +109,7 @@ def _plain_operations() -> Iterator[None]:
     torch.set_default_dtype(torch.double)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), Separately():
             yield
     finally:
         torch.set_default_dtype(default)

@@ -53,7 +53,7 @@ def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bo
     own = replace(symmetry, slots=tuple(replace(s, name=twin.name_of(s.name)) for s in symmetry.slots))
     for seed in range(DRAWS):
         check = Check(twin, draw(twin, seed))
-        if check.usable and check.alive(own):
+        if check.usable and check.alive(own) and check.acts(own):
             return check.continuous(own) and own in check.unchanged([own])
     return False
 
@@ -175,7 +175,7 @@ class Check:
         if key not in self._sums:
             product = self.tensors[slot.name] * self.gradients[slot.name]
             front = product.movedim(slot.axes, tuple(range(len(slot.axes)))).flatten(0, len(slot.axes) - 1)
-            flat = front.reshape(len(front), -1)
+            flat = front.flatten(1) if front.dim() > 1 else front[:, None]
             self._sums[key] = (flat.sum(1), flat.abs().sum(1), flat.square().sum(1))
         places = slot.indices(units).reshape(units, slot.repeat)
         sums, sizes, squares = self._sums[key]
@@ -221,9 +221,9 @@ class Check:
         squares = torch.zeros(symmetry.units, dtype=torch.double)
         for slot in slots:
             squares += self._products(slot, symmetry.units)[2]
-        return bool(((squares.sqrt() > ALIVE).double().mean() >= 0.5).item()) and self._acts(symmetry)
+        return bool(((squares.sqrt() > ALIVE).double().mean() >= 0.5).item())
 
-    def _acts(self, symmetry: Symmetry) -> bool:
+    def acts(self, symmetry: Symmetry) -> bool:
         """Return whether the transformation changes any parameter: two places in one may cancel."""
         names = [slot.name for slot in symmetry.slots]
         if len(set(names)) == len(names):
