@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # processes compiles Snakemake and all that it imports.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench schema lock clean
+.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench bench-symmetries schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -60,6 +60,9 @@ schema: $(INSTALLED)  ## remake the configuration's schema
 bench: $(INSTALLED)  ## speed beside plain PyTorch, into results/bench.json, and of training steps, for mirrorsym plan
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.training
+
+bench-symmetries: $(INSTALLED)  ## the symmetries of the zoo's networks, into docs/zoo.md; half an hour
+	$(BIN)/python -m benchmarks.zoo
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
