@@ -88,24 +88,22 @@ class Exchanges:
                     moved = self._exchanged(seed, other)
                     if moved is not None:
                         by_unit[tuple(moved[0])].append(moved[1])
-            smallest = min(map(len, by_unit), default=0)
-            for unit, maps in by_unit.items():
+            mine: list[tuple[tuple[int, ...], ...]] = []
+            for unit, maps in sorted(by_unit.items(), key=lambda item: len(item[0])):
                 family = (unit, *(tuple(image[name] for name in unit) for image in maps))
                 if len({name for names in family for name in names}) < len(family) * len(unit):
                     continue
-                found.append(family)
-                if len(unit) == smallest:
+                if not mine:
                     covered |= {names[unit.index(seed)] for names in family}
-            small = [family for family in found if seed in family[0] and len(family[0]) == smallest]
-            for unit, maps in by_unit.items():
-                if len(unit) == smallest:
-                    continue
+                # What moves with a unit has families of its own, which are those of its image.
+                copies = []
                 for image in maps:
-                    for family in small:
-                        if all(name in image for names in family for name in names):
-                            copy = tuple(tuple(image[name] for name in names) for names in family)
-                            found.append(copy)
-                            covered |= {names[family[0].index(seed)] for names in copy}
+                    for inner in mine:
+                        if all(name in image for names in inner for name in names):
+                            copies.append(tuple(tuple(image[name] for name in names) for names in inner))
+                            covered |= {image[names[0]] for names in inner if names[0] in covered}
+                mine += [*copies, family]
+            found += mine
         return found
 
     def _exchanged(self, a: int, b: int) -> tuple[list[int], dict[int, int]] | None:

@@ -201,8 +201,11 @@ class Follower(TorchDispatchMode):
         in_place = name.endswith("_") and not name.endswith("__") and name not in ("lift_fresh_",)
         self._clock += 1
         given = list(tensors_in((args, kwargs)))
+        taken = name in ("select", "unbind") and hasattr(args[0], "_stacked")
         for tensor in given:
             self._refresh(tensor)
+            if not taken:
+                self._arrive(tensor)
         self._use(args, kwargs)
         labelled = [tensor for tensor in given if self.factors(tensor)]
         if not labelled:
@@ -216,7 +219,9 @@ class Follower(TorchDispatchMode):
                 args = (before, *args[1:])
                 before._factors = self.factors(result)  # type: ignore[attr-defined]
             self._note(result, self._follow(plain, func, args, kwargs, result))
-        except NotFollowedError as why:
+        except (NotFollowedError, RuntimeError, ValueError, IndexError, TypeError) as error:
+            # An operation is called in ways that no rule foresees: that is said, and the search goes on.
+            why = error if isinstance(error, NotFollowedError) else "it is called in a way that is not covered"
             self._give_up(name, labelled, str(why))
             for tensor in tensors_in(result):
                 _forget(tensor)
@@ -264,6 +269,7 @@ class Follower(TorchDispatchMode):
     def end(self, outputs: Any) -> None:
         """Fix what goes out of the model."""
         for tensor in tensors_in(outputs):
+            self._arrive(tensor)
             factors = self.factors(tensor)
             if factors:
                 self.atoms.fix(_flat(self.fused(factors)))
@@ -281,7 +287,7 @@ class Follower(TorchDispatchMode):
         if name not in self.parameters:
             sizes = [(axis, size) for axis, size in enumerate(tensor.shape) if size > 1]
             axes = sizes or [(0, 1)]
-            fresh = tensor.is_floating_point() and tensor.dim() > 0
+            fresh = tensor.is_floating_point() and tensor.dim() > 0 and tensor.numel() > 0
             made = [_along(self.atoms.new(size), axis, tensor.shape) for axis, size in axes] if fresh else []
             self.parameters[name] = made
         return self.parameters[name]
@@ -355,6 +361,11 @@ class Follower(TorchDispatchMode):
         if any(self.factors(tensor) for tensor in tensors_in((others, kwargs))):
             raise NotFollowedError("where it moves entries to depends on parameters")
         factors = self.factors(x)
+        if name in ("select", "unbind") and hasattr(x, "_stacked"):
+            axis, parts = x._stacked
+            if (others[0] if others else kwargs.get("dim", 0)) % x.dim() == axis:
+                return tuple(parts) if name == "unbind" else parts[others[1]]
+            self._arrive(x)
         if name in COPIES:
             return factors
         if name in RESHAPES:
@@ -394,10 +405,7 @@ class Follower(TorchDispatchMode):
         known = [array for array in arrays if array is not None]
         if not any(axis in _support(array) for array in known):
             first = known[0]
-            for array in known[1:]:
-                a, b = _broadcast(_core(first), _core(array))
-                if not torch.equal(a, b):
-                    self._join(a, b)
+            self._await(result, [(_core(first), _core(array)) for array in known[1:]])
             for part, missing in zip(parts, (array is None for array in arrays), strict=True):
                 if missing and not _zeros(part):
                     self._constant(_core(first).expand(_spread_shape(first, part.shape)), part)
@@ -428,7 +436,20 @@ class Follower(TorchDispatchMode):
             if factors:
                 wider._factors = factors
             parts.append(wider)
-        return self._op_cat(func, (parts, axis), {}, result)
+        made = self._op_cat(func, (parts, axis), {}, result)
+        result._stacked = (axis, [self.factors(part) for part in args[0]])  # type: ignore[attr-defined]
+        return made
+
+    def _await(self, result: Tensor, waiting: list[tuple[Tensor, Tensor]]) -> None:
+        """Join what lies side by side when it is used: the last states of recurrent layers often are not."""
+        pairs_of = [_broadcast(a, b) for a, b in waiting]
+        result._waiting = [(a, b) for a, b in pairs_of if not torch.equal(a, b)]  # type: ignore[attr-defined]
+
+    def _arrive(self, tensor: Tensor) -> None:
+        for a, b in getattr(tensor, "_waiting", ()):
+            self._join(a, b)
+        if hasattr(tensor, "_waiting"):
+            tensor._waiting = []
 
     def _one_factor(self, part: Tensor) -> Tensor | None:
         factors = self.factors(part)

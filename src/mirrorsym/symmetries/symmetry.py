@@ -129,7 +129,7 @@ class Symmetry:
     def _part(self) -> str:
         """The places in the first parameter, where the units are only some of it, as those of an attention head."""
         places = self.slots[0].indices(self.units)
-        first, last = int(places[0]), int(places[-1]) + 1
+        first, last = int(places.min()), int(places.max()) + 1
         follow = torch.equal(places, torch.arange(first, last))
         return f" [{first}:{last}]" if follow and any(s.start or s.places is not None for s in self.slots) else ""
 
@@ -325,7 +325,17 @@ def transformed(state: State, elements: Iterable[tuple[Symmetry, Tensor]]) -> di
             name = slot.name if slot.name in result else names[plain(slot.name)]
             block = slot.take(result[name], symmetry.units)
             result[name] = slot.put(result[name], symmetry.act(slot, element.to(block.device), block))
-    return result
+    return _tied(state, result)
+
+
+def _tied(state: State, result: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the other names of a tensor that has changed what it has become."""
+    changed = {_memory(state[name]): result[name] for name in state if result[name] is not state[name]}
+    return {name: changed.get(_memory(tensor), result[name]) for name, tensor in state.items()}
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...]:
+    return (tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride())
 
 
 def _beside(tensor: Tensor, axes: tuple[int, ...], along: Tensor) -> Tensor:
