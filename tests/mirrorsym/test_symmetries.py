@@ -321,7 +321,7 @@ def seeded() -> None:
 
 
 def elements(symmetry: Symmetry) -> Iterator[Tensor]:
-    """Yield elements of a group as matrices, made without the library: improper ones, single exchanges, large factors."""
+    """Yield elements of a group as matrices: improper ones, single exchanges, large factors."""
     units = symmetry.units
     identity = torch.eye(units, dtype=torch.double)
     a, b = torch.randperm(units)[:2].tolist() if units > 1 else (0, 0)
@@ -412,6 +412,21 @@ def test_a_residual_stream_is_rescaled_by_what_writes_to_it_and_what_reads_it() 
     assert {slot.name for slot in stream.slots if not slot.inverse} == writes
     assert {slot.name for slot in stream.slots if slot.inverse} == reads
     assert not any(slot.buffer for slot in stream.slots)
+
+
+def test_batch_normalization_takes_the_scale_away_in_training() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, eps=1e-8), nn.ReLU(), nn.Conv2d(6, 2, 1)).double()
+    found = find_symmetries(model, PICTURES)
+    (scale,) = found.in_training
+    assert {slot.name for slot in scale.slots} == {"0.weight", "0.bias"}
+    state = dict(model.named_parameters())
+    changed = scale.transform(state, torch.linspace(0.5, 2, 6))
+    model.train()
+    before, after = model(PICTURES.double()), torch.func.functional_call(model, changed, (PICTURES.double(),))
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-6)
+    # In evaluation mode the same holds once the norm's weight divides and its mean is multiplied.
+    assert any({slot.name for slot in s.slots} >= {"0.weight", "1.weight", "1.running_mean"} for s in found)
+    assert not find_symmetries(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), ROWS).in_training
 
 
 CUT = {

@@ -27,7 +27,11 @@ class Charges:
 
 
 class Atoms:
-    """All atoms of a network, and what ties them."""
+    """All atoms of a network, and what ties them.
+
+    ``standardized`` are atoms behind and before a batch normalization, whose scales are equal in evaluation mode; in
+    training mode those behind it have none.
+    """
 
     def __init__(self) -> None:
         self.count = 1
@@ -35,6 +39,7 @@ class Atoms:
         self.joined: list[tuple[Ids, Ids]] = []
         self.relations: list[tuple[Ids, ...]] = []
         self.immovable: list[Ids] = []
+        self.standardized: list[tuple[Ids, Ids]] = []
         self.linear: list[tuple[Ids, Ids, int]] = []
         self.bent: list[Ids] = []
         self.normed: list[Ids] = []
@@ -45,6 +50,16 @@ class Atoms:
         ids = np.arange(self.count, self.count + count)
         self.count += count
         return ids
+
+    def scales_in(self, training: bool) -> Charges:
+        """Return the equations between scales in evaluation or in training mode."""
+        equal, zero = list(self.scales.equal), list(self.scales.zero)
+        for behind, before in self.standardized:
+            if training:
+                zero.append(behind)
+            else:
+                equal.append((behind, before, 1))
+        return Charges(equal, self.scales.sums, zero)
 
     def unite(self, a: Ids, b: Ids, merge: bool = True) -> None:
         """Let atoms move together; ``merge`` where several atoms of one side that meet one of the other are one."""

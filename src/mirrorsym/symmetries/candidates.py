@@ -59,19 +59,23 @@ class Candidates:
         """
         exchanges = Exchanges(self._atoms)
         entries = defaultdict(list)
-        for axis in self._axes:
+        holders: dict[int, set[int]] = defaultdict(set)
+        for index, axis in enumerate(self._axes):
+            tag = axis.tag
             for name in exchanges.own[axis.atoms].tolist():
-                entries[name].append(axis.tag)
+                entries[name].append(tag)
+                holders[name].add(index)
         entries.pop(0, None)
         bent = set(exchanges.own[_all(self._atoms.bent)].tolist())
         normed = set(exchanges.own[_all(self._atoms.normed)].tolist())
         _, orientation, both = oriented(self._atoms.count, self._atoms.linear)
         for family in exchanges.families(entries):
-            slots = self._slots(exchanges.own, family.units, orientation)
+            own, first = exchanges.own, family.units[0]
+            held = sorted(set().union(*(holders[name] for name in first if name in holders)))
+            slots = self._slots([self._axes[index] for index in held], own, family.units, orientation)
             if not any(not slot.buffer for slot in slots):
                 continue
             kind: Kind = "permutation"
-            first = family.units[0]
             if not any(name in bent for name in first):
                 curved = any(name in normed for name in first) or self._crossed(slots, both)
                 kind = "rotation" if curved else "general_linear"
@@ -82,10 +86,22 @@ class Candidates:
         names = {(slot.name, slot.axes) for slot in slots}
         return any(bool(both[axis.atoms].any()) for axis in self._axes if (axis.name, axis.axes) in names)
 
-    def diagonal(self, kind: Kind) -> list[Symmetry]:
+    def in_training(self) -> list[Symmetry]:
+        """Return candidates for rescalings that hold in training mode alone, before batch normalizations."""
+        if not self._atoms.standardized:
+            return []
+        always = {_trained(symmetry) for symmetry in self.diagonal("rescaling")}
+        candidates = [
+            replace(symmetry, slots=tuple(slot for slot in symmetry.slots if not slot.buffer))
+            for symmetry in self.diagonal("rescaling", training=True)
+        ]
+        return [symmetry for symmetry in candidates if _trained(symmetry) not in always]
+
+    def diagonal(self, kind: Kind, training: bool = False) -> list[Symmetry]:
         """Return candidates for rescalings or sign flips of single units."""
         signs = kind == "sign_flip"
-        solved = reduced(self._atoms.count, self._atoms.signs if signs else self._atoms.scales, signs)
+        charges = self._atoms.signs if signs else self._atoms.scales_in(training)
+        solved = reduced(self._atoms.count, charges, signs)
         weights: dict[int, int] = defaultdict(int)
         places: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
         for index, axis in enumerate(self._axes):
@@ -126,16 +142,17 @@ class Candidates:
                 if any(not slot.buffer for slot in slots):
                     yield Symmetry(kind, len(units), tuple(slots))
 
-    def _slots(self, own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids) -> tuple[Slot, ...]:
-        """Return where units, given as classes of atoms, lie in the parameters."""
+    def _slots(
+        self, axes: Sequence[Axis], own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids
+    ) -> tuple[Slot, ...]:
+        """Return where units, given as classes of atoms, lie along some axes."""
         unit_of = {name: (number, rank) for number, names in enumerate(units) for rank, name in enumerate(names)}
-        wanted = np.zeros(len(own), bool)
-        wanted[list(unit_of)] = True
+        wanted = np.array(list(unit_of))
         slots: list[Slot] = []
         first = 0
-        for axis in self._axes:
+        for axis in axes:
             classes = own[axis.atoms]
-            inside = np.flatnonzero(wanted[classes])
+            inside = np.flatnonzero(np.isin(classes, wanted))
             # Where whole groups of a grouped convolution change places, its rows move with their columns.
             if not inside.size or (len(axis.axes) > 1 and any(slot.name == axis.name for slot in slots)):
                 continue
@@ -153,6 +170,10 @@ class Candidates:
                 first = first or way
                 slots.append(replace(_slot(axis, order), inverse=way != first))
         return tuple(slots)
+
+
+def _trained(symmetry: Symmetry) -> frozenset[Slot]:
+    return frozenset(slot for slot in symmetry.slots if not slot.buffer)
 
 
 def _disjoint(

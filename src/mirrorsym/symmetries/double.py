@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -34,7 +33,12 @@ def in_double(func: Any, args: Any, kwargs: Any, keep: Callable[[Tensor, Tensor]
             return wide
         return value
 
-    return tree_map(change, args), tree_map(change, kwargs)
+    def inside(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)([inside(part) for part in value])
+        return change(value)
+
+    return tuple(inside(value) for value in args), {name: inside(value) for name, value in kwargs.items()}
 
 
 class Separately(TorchFunctionMode):

@@ -58,6 +58,7 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
             finder.decide(check)
             if not finder.open:
                 break
+    in_training = check.in_training(candidates.in_training()) if check.usable else []
     order = {name: index for index, name in enumerate(follower.used)}
     found = sorted(finder.found, key=lambda s: (order[s.slots[0].name], KINDS.index(s.kind)))
     return Symmetries(
@@ -65,6 +66,7 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         unfollowed=tuple(follower.unfollowed),
         unused_parameters=tuple(name for name in twin.trained if name not in follower.used),
         free_parameters=tuple(finder.free),
+        in_training=tuple(in_training),
         refuted=(*finder.refuted, *finder.open),
         seconds=time.perf_counter() - start,
     )
@@ -95,11 +97,12 @@ class _Finder:
         alive = [s for s in waiting if check.alive(s)]
         self.open = [s for s in waiting if s not in set(alive)]
         linear = self._strongest(check, [s for s in alive if s.kind in ("rotation", "general_linear")])
+        taken = {_places(s) for s in linear}
         permutations = [s for s in alive if s.kind == "permutation"]
         permutations += [
             replace(s, kind="permutation")
             for s in alive
-            if s.kind in ("rotation", "general_linear") and _places(s) not in {_places(t) for t in linear}
+            if s.kind in ("rotation", "general_linear") and _places(s) not in taken
         ]
         rotated = _covered(s for s in [*self.found, *linear] if s.kind == "general_linear")
         turned = _covered(s for s in [*self.found, *linear] if s.kind in ("rotation", "general_linear"))

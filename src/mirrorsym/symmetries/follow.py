@@ -165,7 +165,6 @@ class Follower(TorchDispatchMode):
         self.parameters: dict[str, Factors] = {}
         self.used: dict[str, None] = {}
         self.unfollowed: dict[Unfollowed, None] = {}
-        self.batch_norms: list[Ids] = []
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._inside: list[str] = []
         self._behaviours: dict[Any, Behaviour | None] = {}
@@ -718,7 +717,7 @@ class Follower(TorchDispatchMode):
                 self.atoms.uncharge(_flat(spread[0]))
                 self.atoms.unite(*_numbers(_core(self.fused(factors)).reshape(-1), _core(spread[0]).reshape(-1)))
                 self._bend(factors)
-                self.batch_norms.append(_flat(self.fused(factors)))
+                factors = [self._standardized(self.fused(factors))]
             elif spread:
                 self.atoms.fix(_flat(spread[0]))
         self._note(value, factors)
@@ -727,6 +726,16 @@ class Follower(TorchDispatchMode):
             [],
             [],
         )
+
+    def _standardized(self, units: Tensor) -> Tensor:
+        """Return atoms behind a batch normalization: of the same scale in evaluation mode, of none in training."""
+        core = _core(units)
+        old, place = np.unique(core.numpy(), return_inverse=True)
+        made = self.atoms.new(len(old))
+        self.atoms.unite(made, old)
+        self.atoms.signs.equal.append((made, old, 1))
+        self.atoms.standardized.append((made, old))
+        return torch.from_numpy(made[place.reshape(-1)]).reshape(core.shape).expand(units.shape)
 
     def _scaled_and_shifted(self, value: Tensor, weight: Tensor | None, bias: Tensor | None) -> Factors:
         if weight is not None:

@@ -17,6 +17,8 @@ class Symmetries(Sequence[Symmetry]):
         unfollowed: operations that were not understood; symmetries of what goes through them are missing.
         unused_parameters: parameters that took no part in the forward pass, of which nothing is said.
         free_parameters: parameters that took part and on which the outputs do not depend, such as a key's bias.
+        in_training: rescalings that hold in training mode alone, up to eps over the variance: of what a batch
+            normalization standardizes.
         refuted: candidates that the check refused, or about which it could not tell.
         seconds: how long it took.
     """
@@ -27,6 +29,7 @@ class Symmetries(Sequence[Symmetry]):
         unfollowed: tuple[Unfollowed, ...] = (),
         unused_parameters: tuple[str, ...] = (),
         free_parameters: tuple[str, ...] = (),
+        in_training: tuple[Symmetry, ...] = (),
         refuted: tuple[Symmetry, ...] = (),
         seconds: float = 0.0,
     ) -> None:
@@ -34,6 +37,7 @@ class Symmetries(Sequence[Symmetry]):
         self.unfollowed = unfollowed
         self.unused_parameters = unused_parameters
         self.free_parameters = free_parameters
+        self.in_training = in_training
         self.refuted = refuted
         self.seconds = seconds
 
@@ -56,6 +60,7 @@ class Symmetries(Sequence[Symmetry]):
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{kind:<{wide[0]}}  {units:>{wide[1]}}  {where}" for kind, units, where in rows]
         lines += [f"not followed: {u.operation} in {u.module or 'the model'}: {u.why}" for u in self.unfollowed]
+        lines += [f"in training alone: {s.kind} of {s.units} units of {s.name}" for s in self.in_training]
         for what, names in (("not used", self.unused_parameters), ("without effect", self.free_parameters)):
             if names:
                 lines.append(f"{what}: {_short(names)}")

@@ -63,9 +63,17 @@ class Twin:
             raise ValueError(f"the model has no parameter {name!r}; model.named_parameters() has their names")
         return names[plain(name)]
 
-    def run(self, tensors: Mapping[str, Tensor], mode: TorchDispatchMode | None = None) -> Any:
-        """Return the model's outputs at other parameters and buffers, in double precision."""
-        with _as_it_was(self.model), _plain_operations(), mode or Double():  # type: ignore[no-untyped-call]
+    def run(
+        self, tensors: Mapping[str, Tensor], mode: TorchDispatchMode | None = None, standardizing: bool = False
+    ) -> Any:
+        """Return the model's outputs at other parameters and buffers, in double precision.
+
+        Args:
+            tensors: the parameters and buffers.
+            mode: sees the operations.
+            standardizing: True to let batch normalizations take the batch's statistics, as in training.
+        """
+        with _as_it_was(self.model, standardizing), _plain_operations(), mode or Double():  # type: ignore[no-untyped-call]
             return torch.func.functional_call(self.model, dict(tensors), self.args, self.kwargs)
 
     def values(self, outputs: Any) -> list[Tensor]:
@@ -117,11 +125,11 @@ def _plain_operations() -> Iterator[None]:
 
 
 @contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
+def _as_it_was(model: nn.Module, standardizing: bool) -> Iterator[None]:
     """Put the model in evaluation mode, and afterwards give all modules their attributes back."""
     before = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
     for module, _, _ in before:
-        module.training = False
+        module.training = standardizing and isinstance(module, nn.modules.batchnorm._BatchNorm)
     try:
         yield
     finally:

@@ -26,6 +26,8 @@ WORST_ROUNDING = 1e-9
 """A network whose outputs change by more than this when all parameters move by one rounding tells nothing."""
 CANCELLED = 1e-8
 """Charges count as 0 up to this part of the sizes that cancel."""
+EPSILON = 1e-2
+"""Charges of what is standardized count as 0 up to this part: eps over a variance is far below it."""
 ALIVE = 1e-10
 """A unit whose weights move the outputs by less than this part tells nothing."""
 DRAWS = 3
@@ -73,7 +75,6 @@ class Check:
         self._seed = seed
         self._sums: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
         self.tensors = tensors
-        self.gradients = self._gradients()
         start = time.perf_counter()
         self._reference = self._outputs(tensors)
         self._forward_seconds = time.perf_counter() - start
@@ -84,7 +85,9 @@ class Check:
             }
             changes = self._changes(self._outputs(moved))
         self._floor = [max(change, 4 * torch.finfo(torch.double).eps) for change in changes]
+        del moved
         self.usable = bool(changes) and max(changes) < WORST_ROUNDING
+        self.gradients = self._gradients() if self.usable else {}
 
     def _rounded(self, tensor: Tensor) -> Tensor:
         """Return a parameter moved by one rounding, up or down."""
@@ -99,12 +102,28 @@ class Check:
     def _outputs(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
         return self._twin.values(self._twin.run(tensors))
 
-    def _gradients(self) -> dict[str, Tensor]:
-        tensors = dict(self.tensors)
+    def in_training(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
+        """Return the rescalings whose charges vanish while batch normalizations take the batch's statistics.
+
+        They do up to eps over the variance of what is normalized.
+        """
+        if not symmetries:
+            return []
+        self._sums.clear()
+        self.gradients = self._gradients(standardizing=True)
+        found = []
+        for symmetry in symmetries:
+            total, size = self._diagonal(symmetry)
+            if bool((size > ALIVE).double().mean() >= 0.5) and bool((total.abs() <= EPSILON * size + 1e-300).all()):
+                found.append(symmetry)
+        return found
+
+    def _gradients(self, standardizing: bool = False) -> dict[str, Tensor]:
+        tensors = {name: t if name in self._twin.trained else t.clone() for name, t in self.tensors.items()}
         names = [name for name in self._twin.trained if tensors[name].is_floating_point()]
         for name in names:
             tensors[name] = tensors[name].detach().requires_grad_()
-        outputs = self._twin.values(self._twin.run(tensors))
+        outputs = self._twin.values(self._twin.run(tensors, standardizing=standardizing))
         total = torch.zeros(())
         for out in outputs:
             finite = out.detach().isfinite() & (out.detach().abs() < LARGEST)
@@ -237,13 +256,17 @@ class Check:
         return [
             name
             for name, gradient in self.gradients.items()
-            if float((gradient.abs() * self.tensors[name].abs()).max() if gradient.numel() else 0) < ALIVE / 100
+            if gradient.numel() and float((gradient * self.tensors[name]).abs_().max()) < ALIVE / 100
         ]
 
     # Finite ones
 
     def unchanged(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
-        """Return those of the symmetries whose random elements leave the outputs unchanged."""
+        """Return those of the symmetries whose random elements leave the outputs unchanged.
+
+        It comes last: to save memory, the gradients are given up before the parameters are transformed.
+        """
+        self.gradients = {}
         few = [s for s in symmetries if s.units < FEW]
         many = [s for s in symmetries if s.units >= FEW]
         kept = set(self._together(many))
