@@ -11,7 +11,7 @@ ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test 
 export XDG_CACHE_HOME := $(CURDIR)/results/.cache
 endif
 
-.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench gpu schema lock clean
+.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench bench-symmetries gpu schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -72,6 +72,9 @@ gpu:  ## on a GPU: tests, rates, memory, trainings, into OUT; ARCHIVE=, WHEELS=,
 	PYTHONPATH="$(CURDIR)/src:$$PYTHONPATH" $(GPU_PYTHON) -m benchmarks.gpu --out "$(OUT)" \
 	  $(if $(ARCHIVE),--archive "$(ARCHIVE)") $(if $(WHEELS),--wheels "$(WHEELS)") \
 	  $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SCALE),--scale $(SCALE)) $(if $(DEVICE),--device $(DEVICE))
+
+bench-symmetries: $(INSTALLED)  ## the symmetries of the zoo's networks, into docs/zoo.md; half an hour
+	$(BIN)/python -m benchmarks.zoo
 
 lock:  ## remake the hash-pinned lock; needs uv
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

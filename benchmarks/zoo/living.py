@@ -1,7 +1,7 @@
 """Networks in which every layer is alive, in double precision: where nothing moves, no symmetry can be told.
 
-Each layer's weights are drawn anew and scaled by what comes out of it, BatchNorm's statistics are those of the batch,
-and numbers that a network turns into float32 on its way stay in double precision.
+Each layer is drawn anew, scaled and shifted by what comes out of it; BatchNorm's statistics are those of the batch;
+numbers that a network turns into float32 on its way stay in double precision.
 """
 
 from __future__ import annotations
@@ -138,7 +138,11 @@ class Living:
 
     @torch.no_grad()
     def _scale(self) -> None:
-        """Scale each layer, when the batch comes by first, so that what comes out of it has the wanted size."""
+        """Scale each layer, when the batch comes by first, so that what comes out of it has the wanted size.
+
+        Each unit's bias is chosen such that it is not the same for all samples: with PyTorch's own initial values, what
+        comes out of a deep network hardly depends on what goes in.
+        """
         seen: set[int] = set()
 
         def prepare(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -156,14 +160,22 @@ class Living:
             if not layer or id(weight) in seen or not output.is_floating_point():
                 return None
             seen.add(id(weight))
-            excess = output.std() / self.size
+            bias, axis = getattr(module, "bias", None), 1 if weight.dim() > 2 and output.dim() > 2 else -1
+            if isinstance(bias, nn.Parameter) and bias.shape == (output.shape[axis],):
+                mean = output.movedim(axis, 0).flatten(1).mean(dim=1)
+                noise = torch.randn(mean.shape, generator=self.rng, dtype=torch.double)
+            else:
+                bias, mean, noise = None, torch.zeros(1, dtype=torch.double), torch.zeros(1, dtype=torch.double)
+            shape = [-1 if place == axis % output.dim() else 1 for place in range(output.dim())]
+            centred = output - mean.view(shape)
+            excess = centred.std() / self.size
             if not excess > 0:
                 return None
-            bias = getattr(module, "bias", None)
             weight.div_(excess)
-            if isinstance(bias, nn.Parameter):
-                bias.div_(excess)
-            return output / excess
+            shift = 0.3 * self.size * noise
+            if bias is not None:
+                bias.copy_((bias - mean) / excess + shift)
+            return centred / excess + shift.view(shape)
 
         hooks = [module.register_forward_pre_hook(prepare) for module in self.model.modules()]
         hooks += [module.register_forward_hook(rescale) for module in self.model.modules()]

@@ -58,7 +58,9 @@ def spanned(found: Sequence[Symmetry], state: State, path: Callable[[float], Sta
     columns = [
         column
         for symmetry in found
-        if {slot.name for slot in symmetry.slots} & set(wanted)
+        if any(
+            slot.name in wanted and bool(slot.take(wanted[slot.name], symmetry.units).any()) for slot in symmetry.slots
+        )
         for column in map(_sparse, map(_tangent, _paths(symmetry, state)))
         if any(name in wanted and bool((column[name] * wanted[name]).any()) for name in column)
     ]

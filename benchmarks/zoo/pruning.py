@@ -44,7 +44,7 @@ class Exchange:
         return result
 
 
-def exchanges(entry: Entry, seconds: float = 60) -> list[Exchange] | str:
+def exchanges(entry: Entry, seconds: float = 120) -> list[Exchange] | str:
     """Return two exchanges of each group (next to each other, first and last), or why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "groups.pt"

@@ -58,6 +58,9 @@ class Hadamard(nn.Module):
     Args:
         imbalance: u² - w² at the start. 0 starts balanced (:func:`balanced_factors`), and no entry ever changes its
             sign; with 0.01 an entry at 0 starts alike, w = 0 and u = 0.1, and all entries can change their signs.
+
+    Raises:
+        ValueError: if the imbalance is negative or infinite.
     """
 
     def __init__(self, imbalance: float = 0.0) -> None:
@@ -187,7 +190,7 @@ class MirrorDCS(_Projected):
 
 
 def constrain(module: Module, name: str, constraint: nn.Module) -> Module:
-    """Put a constraint on one parameter of a module, whose value stays what it is; return the module.
+    """Put a constraint on one parameter of a module, whose value stays what it is; return the module (Section 2.6).
 
     Args:
         module: owner of the parameter.
@@ -205,7 +208,11 @@ def constrain(module: Module, name: str, constraint: nn.Module) -> Module:
 
 
 def constrain_all(module: Module) -> Module:
-    """Write every parameter of a module and its submodules as w⊙u, values kept; return the module."""
+    """Write every parameter of a module and its submodules as w⊙u, values kept; return the module (Fig. 7).
+
+    Args:
+        module: the module; it is changed.
+    """
     for submodule in list(module.modules()):
         for name, _ in list(submodule.named_parameters(recurse=False)):
             constrain(submodule, name, Hadamard())
@@ -213,7 +220,11 @@ def constrain_all(module: Module) -> Module:
 
 
 def effective_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Yield (owner, name, value) of all that a module computes with: for a constrained parameter its value."""
+    """Yield (owner, name, value) of all that a module computes with: for a constrained parameter T of Eq. 7.
+
+    Args:
+        module: the module, constrained or not.
+    """
     for submodule in module.modules():
         if isinstance(submodule, parametrize.ParametrizationList):
             continue

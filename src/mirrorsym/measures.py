@@ -18,7 +18,7 @@ def rank(
     relative: float = RELATIVE_RANK_THRESHOLD,
     absolute: float = ABSOLUTE_RANK_THRESHOLD,
 ) -> NDArray[np.intp]:
-    """Count the singular values above ``max(relative * largest, absolute)``.
+    """Count the singular values above ``max(relative * largest, absolute)`` (the ranks of Figs. 3, 8, 9 and 10).
 
     The absolute part is there for matrices that have collapsed: relative alone finds rank 1 at a norm of 1e-20.
 
@@ -53,7 +53,7 @@ HOMOGENEOUS_CORRELATION = 0.95
 
 
 def correlation(activations: ArrayLike, constant: float = CONSTANT_THRESHOLD) -> NDArray[np.float64]:
-    """Return the correlation matrix of neurons over data points; rows and columns of constant neurons are NaN.
+    """Return the correlation matrix of neurons over data points (Fig. 6); constant neurons' entries are NaN.
 
     A neuron is constant where its standard deviation is at most ``constant`` times the largest one: what is left of a
     neuron that has decayed to 10⁻²⁰ still has a direction, and it says nothing.
@@ -97,7 +97,7 @@ def correlation_order(correlations: ArrayLike) -> NDArray[np.intp]:
 
 
 def homogeneous_pairs(correlations: ArrayLike, threshold: float = HOMOGENEOUS_CORRELATION) -> float:
-    """Return the fraction of pairs of neurons that are correlated above a threshold; NaN without two neurons.
+    """Return the fraction of pairs of neurons correlated above a threshold (Section 3.3); NaN without two neurons.
 
     Args:
         correlations: shape (neurons, neurons); constant neurons, whose entries are NaN, are left out.
@@ -110,7 +110,7 @@ def homogeneous_pairs(correlations: ArrayLike, threshold: float = HOMOGENEOUS_CO
 
 
 def clusters(correlations: ArrayLike, threshold: float = HOMOGENEOUS_CORRELATION) -> int:
-    """Return the number of groups of neurons that chains of correlations above a threshold connect.
+    """Return the number of groups of neurons that chains of correlations above a threshold connect (Section 3.3).
 
     A neuron that is like no other is a group of its own, so there are as many groups as neurons where none are alike.
 

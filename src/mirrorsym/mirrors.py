@@ -207,7 +207,7 @@ def sectors(mirrors: Sequence[Mirror]) -> list[Array]:
 
 
 def coupling(hessian: ArrayLike, parts: Sequence[Array]) -> Array:
-    """Return the norm of a Hessian's entries between different parts of the space over the norm of the whole.
+    """Return the norm of a Hessian's entries between different parts over that of the whole (Section 2.3, Fig. 2).
 
     Args:
         hessian: shape (..., parameters, parameters).
@@ -236,6 +236,9 @@ def identity_mirror(parameters: int) -> Mirror:
     """Return the mirror ``O = I``, a flip of all signs: rescaling between two vectors of any length (Theorem 2).
 
     The only symmetric solution is zero.
+
+    Args:
+        parameters: length of both vectors together.
     """
     return Mirror(np.eye(parameters))
 

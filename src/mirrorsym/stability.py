@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 def lyapunov_exponent(
     learning_rate: ArrayLike, curvature: ArrayLike, probability: ArrayLike | None = None, weight_decay: float = 0.0
 ) -> Array:
-    """Return ``E log|1 - learning_rate (curvature + weight_decay)|``, the growth per step of one direction.
+    """Return ``E log|1 - learning_rate (curvature + weight_decay)|``, the growth of a direction per step (Section 2.4).
 
     Args:
         learning_rate: any shape.
@@ -71,6 +71,8 @@ def second_order_critical_learning_rate(mean: ArrayLike, mean_square: ArrayLike,
 
 def lyapunov_spectrum(matrices: Iterable[Array], basis: Array | None = None) -> Array:
     """Return the Lyapunov exponents of a product of random matrices, by a QR factorization after each factor.
+
+    For a direction alone it is the exponent of Section 2.4; a space that collapses has several.
 
     Args:
         matrices: the factors in the order in which they act, each of shape (n, n); at least one.

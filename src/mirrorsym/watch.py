@@ -49,7 +49,7 @@ class Record:
 
 
 class CollapseMonitor:
-    """Measures how far a network has collapsed, each time that its training loop asks.
+    """Measures how far a network has collapsed onto its mirrors (Theorems 2 to 4), each time that its loop asks.
 
     For every parameter with two or more axes, as a matrix (first axis by all others): ``rank`` and ``full_rank``,
     ``sparsity`` (fraction of entries below ``near_zero``) and ``norm``. For every symmetry:

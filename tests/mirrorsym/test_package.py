@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -17,6 +18,28 @@ import mirrorsym
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert getattr(mirrorsym, name).__doc__
     assert name in dir(mirrorsym)
+
+
+SOURCE = re.compile(r"Theorem|Definition|Section|Eq\.|Figs?\.")
+SHAPE = re.compile(r"shape|vector|matri|bases|parameters off")
+
+
+@pytest.mark.parametrize("name", mirrorsym.__all__)
+def test_every_public_name_says_what_it_takes_and_raises_and_where_the_paper_has_it(name: str) -> None:
+    thing = getattr(mirrorsym, name)
+    text = inspect.getdoc(thing) or ""
+    assert SOURCE.search(text), "where does the paper have it?"
+    arguments = re.split(r"^ +(?=\*{0,2}\w+: )", text.partition("Args:\n")[2].partition("\n\n")[0], flags=re.MULTILINE)
+    described = {argument.partition(":")[0].strip("* "): argument for argument in arguments}
+    for argument in inspect.signature(thing).parameters.values():
+        assert argument.name in described
+        if re.search(r"Tensor|Array", str(argument.annotation)):
+            assert SHAPE.search(described[argument.name]), f"which shape has {argument.name}?"
+    raises = re.search(r"^ +raise \w", inspect.getsource(thing), re.MULTILINE) if inspect.isfunction(thing) else None
+    assert not raises or "Raises:" in text
+    for method, function in inspect.getmembers(thing, inspect.isfunction) if inspect.isclass(thing) else ():
+        of_torch = not function.__module__.startswith("mirrorsym") or method == "forward"
+        assert method.startswith("_") or of_torch or inspect.getdoc(function), f"{method} has no docstring"
 
 
 def test_a_wrong_name_is_an_error_that_lists_the_right_ones() -> None:

@@ -21,7 +21,7 @@ from mirrorsym.symmetries.verify import DRAWS, Check
 
 
 def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
-    """Find symmetries of a model's outputs, each confirmed numerically.
+    """Find symmetries of a model's outputs (Definition 2 and Section 3), each confirmed numerically.
 
     What it returns are symmetries of the model in evaluation mode, whatever loss is made from the outputs and with L2
     decay on all parameters. It does not claim to find all: what it did not understand is in ``unfollowed``.

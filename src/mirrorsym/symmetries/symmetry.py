@@ -29,6 +29,8 @@ LISTED_MODULES = 6
 class Slot:
     """Where the units of a layer lie in one parameter: entries along one axis, or along several that are flattened.
 
+    The units are what the groups of Theorems 2 to 4 act on.
+
     Args:
         name: the parameter's or buffer's name.
         axis: the axis along which its units lie, or the axes, such as (0, 1) in a grouped convolution.

@@ -40,7 +40,7 @@ HALVES = 8
 
 
 def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bool:
-    """Return whether a transformation leaves the model's outputs unchanged, at random parameters.
+    """Return whether a transformation leaves the model's outputs unchanged, at random parameters (Definition 2).
 
     Args:
         model: any module. It is left as it is.
