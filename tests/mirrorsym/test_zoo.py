@@ -54,7 +54,9 @@ def test_symmetries_written_down_by_hand_are_found(name: str) -> None:
     assert [one.what for one in expected if not one.found(found, living.state)] == []
 
 
-@pytest.mark.parametrize("name", ["u-net", "minimal gpt", "einsum attention", "densenet", "convnext", "vgg", "timm vit"])
+@pytest.mark.parametrize(
+    "name", ["u-net", "minimal gpt", "einsum attention", "densenet", "convnext", "vgg", "timm vit"]
+)
 def test_groups_of_torch_pruning_whose_exchange_holds_are_found(name: str) -> None:
     pytest.importorskip("torch_pruning", reason="torch-pruning is missing; `make` installs it, the library needs none")
     model, inputs, keywords = entry_of(name).make()
