@@ -12,7 +12,8 @@ from torch import nn
 
 from mirrorsym.symmetries.candidates import Axis, Candidates
 from mirrorsym.symmetries.draw import draw
-from mirrorsym.symmetries.follow import Follower, axes_of
+from mirrorsym.symmetries.factors import axes_of
+from mirrorsym.symmetries.follow import Follower
 from mirrorsym.symmetries.result import Symmetries
 from mirrorsym.symmetries.symmetry import KINDS, Kind, Symmetry
 from mirrorsym.symmetries.twin import Twin
@@ -50,10 +51,9 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         for along, atoms in axes_of(follower.parameters.get(name, []))
     ]
     candidates = Candidates(follower.atoms, axes)
-    del outputs
     finder = _Finder(twin, candidates)
     for seed in range(DRAWS):
-        check = Check(twin, tensors if seed == 0 else draw(twin, seed), seed)
+        check = Check(twin, tensors, seed, outputs) if seed == 0 else Check(twin, draw(twin, seed), seed)
         if check.usable:
             finder.decide(check)
             if not finder.open:

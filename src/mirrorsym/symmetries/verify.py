@@ -67,23 +67,24 @@ class Check:
         twin: the model.
         tensors: its parameters and buffers.
         seed: picks the projection and the transformations.
+        outputs: its outputs at these, where they are known.
     """
 
-    def __init__(self, twin: Twin, tensors: dict[str, Tensor], seed: int = 0) -> None:
+    def __init__(self, twin: Twin, tensors: dict[str, Tensor], seed: int = 0, outputs: Any = None) -> None:
         self._twin = twin
         self._generator = torch.Generator().manual_seed(seed)
         self._seed = seed
         self._sums: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
         self.tensors = tensors
-        start = time.perf_counter()
-        self._reference = self._outputs(tensors)
-        self._forward_seconds = time.perf_counter() - start
+        self._reference = self._outputs(tensors) if outputs is None else twin.values(outputs)
         self._finite = [out.isfinite() & (out.abs() < LARGEST) for out in self._reference]
         with torch.no_grad():
             moved = {
                 name: self._rounded(tensor) if name in twin.trained else tensor for name, tensor in tensors.items()
             }
+            start = time.perf_counter()
             changes = self._changes(self._outputs(moved))
+            self._forward_seconds = time.perf_counter() - start
         self._floor = [max(change, 4 * torch.finfo(torch.double).eps) for change in changes]
         del moved
         self.usable = bool(changes) and max(changes) < WORST_ROUNDING
