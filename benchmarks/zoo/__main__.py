@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import importlib
 import json
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from benchmarks.zoo.check import HELD, check
+from benchmarks.zoo.child import in_child
+from benchmarks.zoo.expected import EXPECTED
+from benchmarks.zoo.living import Living
+from benchmarks.zoo.matching import distinct, reached
 from benchmarks.zoo.models import FULL, SERIES, SMALL, Entry
+from benchmarks.zoo.pruning import exchanges
+from mirrorsym import find_symmetries
+from mirrorsym.symmetries import Symmetries
 
 JSON, PAGE = Path("results/zoo.json"), Path("docs/zoo.md")
 SINGLY = 30
@@ -58,11 +68,6 @@ class Row:
 
 def measure(entry: Entry) -> Row:
     """Return what is found in a network, how fast, and whether it is true."""
-    import torch
-
-    from mirrorsym import find_symmetries
-
-    torch.set_num_threads(1)
     find_symmetries(torch.nn.Linear(2, 2), torch.randn(2, 2))  # imports are not the network's
     model, inputs, keywords = entry.make()
     row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()))
@@ -82,11 +87,7 @@ def measure(entry: Entry) -> Row:
     return row
 
 
-def _verify(row: Row, entry: Entry, found: Any) -> None:
-    from benchmarks.zoo.check import check
-    from benchmarks.zoo.expected import EXPECTED
-    from benchmarks.zoo.living import Living
-
+def _verify(row: Row, entry: Entry, found: Symmetries) -> None:
     small = entry.name in SMALL
     model, inputs, keywords = entry.make()
     living = Living(model, inputs, keywords)
@@ -100,12 +101,8 @@ def _verify(row: Row, entry: Entry, found: Any) -> None:
         row.expected = (sum(one.found(found, living.state) for one in expected), len(expected))
 
 
-def compare(entry: Entry, found: Any, living: Any) -> tuple[int, int] | str:
+def compare(entry: Entry, found: Symmetries, living: Living) -> tuple[int, int] | str:
     """Return how many of Torch-Pruning's groups were found, of those in which an exchange of two units holds."""
-    from benchmarks.zoo.check import HELD
-    from benchmarks.zoo.matching import distinct, reached
-    from benchmarks.zoo.pruning import exchanges
-
     theirs = exchanges(entry)
     if isinstance(theirs, str):
         return theirs
@@ -202,12 +199,11 @@ def main(names: list[str]) -> None:
     """Measure networks, each in a process of its own, and make the page of these and those measured before."""
     known = {**SMALL, **FULL, **SERIES}
     rows = {row["name"]: Row(**row) for row in json.loads(JSON.read_text(encoding="utf-8"))} if JSON.exists() else {}
+    torch.set_num_threads(1)
+    for package in ("torchvision", "transformers", "timm", "torch_pruning"):
+        importlib.import_module(package)  # once for all networks
     for name in names or known:
-        command = [sys.executable, "-m", "benchmarks.zoo", "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr}")
-        row = rows[name] = Row(**json.loads(done.stdout.splitlines()[-1]))
+        row = rows[name] = in_child(functools.partial(measure, known[name]))
         print(
             f"{name:<30}{row.seconds:8.1f} s  {row.kinds}  {row.pruning}  {row.error}",
             *row.wrong,
@@ -223,7 +219,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(dataclasses.asdict(measure({**SMALL, **FULL, **SERIES}[sys.argv[2]]))))
-    else:
-        main(sys.argv[1:])
+    main(sys.argv[1:])

@@ -1,25 +1,21 @@
 """The groups of channels that Torch-Pruning finds, as exchanges of two units that can be tried.
 
-``python -m benchmarks.zoo.pruning NAME FILE`` writes those of a network of the zoo. It is run in a process of its own
-with a time limit, since on some networks it fails or does not come to an end.
+It is run in a process of its own with a time limit, since on some networks it fails or does not come to an end.
 """
 
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.zoo.child import ChildError, in_child
 from benchmarks.zoo.living import tensors_in
-from benchmarks.zoo.models import SMALL, Entry
+from benchmarks.zoo.models import Entry
 
 State = Mapping[str, Tensor]
 Swap = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -46,16 +42,11 @@ class Exchange:
 
 def exchanges(entry: Entry, seconds: float = 120) -> list[Exchange] | str:
     """Return two exchanges of each group (next to each other, first and last), or why there are none."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "groups.pt"
-        command = [sys.executable, "-m", "benchmarks.zoo.pruning", entry.name, str(file)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            return f"no answer in {seconds:.0f} s"
-        if done.returncode or not file.exists():
-            return (done.stderr.strip().splitlines() or ["no output"])[-1][:80]
-        return [Exchange(*parts) for parts in torch.load(file, weights_only=True)]
+    try:
+        found: list[Exchange] = in_child(lambda: list(find(*entry.make())), seconds)
+    except (TimeoutError, ChildError) as error:
+        return str(error).splitlines()[0][:80]
+    return found
 
 
 def find(model: nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Iterator[Exchange]:
@@ -120,11 +111,3 @@ def _removed(before: Tensor, after: Tensor) -> tuple[int, ...]:
     removed = torch.ones(before.numel(), dtype=torch.bool)
     removed[after.detach().reshape(-1).long()] = False
     return tuple(removed.nonzero()[:, 0].tolist())
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    name, file = sys.argv[1:]
-    model, inputs, keywords = SMALL[name].make()
-    found = [(e.group, e.units, e.swaps) for e in find(model, inputs, keywords)]
-    torch.save(found, file)

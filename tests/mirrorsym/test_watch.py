@@ -18,7 +18,6 @@ from torch.nn.utils import parameters_to_vector, parametrize, vector_to_paramete
 from benchmarks.in_context_regressor import InContextRegressor
 from mirrorsym.symmetries import Slot, Symmetry, find_symmetries, holds
 from mirrorsym.watch import CollapseMonitor
-from reproduction.models.resnet import ResNet18
 
 torch.set_num_threads(1)
 
@@ -376,6 +375,9 @@ def test_mirrors_of_found_symmetries_obey_theorem_1(case: str) -> None:
 
 
 def test_resnet_units_are_tied_through_its_residual_connections() -> None:
+    pytest.importorskip("torchvision", reason="the network is torchvision's, which the library does without")
+    from reproduction.models.resnet import ResNet18
+
     found = find_symmetries(ResNet18(3, 10, width=4, stem_stride=2), torch.randn(2, 3, 16, 16))
     kinds = {(symmetry.kind, symmetry.name) for symmetry in found}
     assert ("permutation", "fc, classifier") in kinds
