@@ -55,8 +55,9 @@ class CollapseMonitor:
     ``sparsity`` (fraction of entries below ``near_zero``) and ``norm``. For every symmetry:
 
     - ``units``, and ``effective_units``, those that the collapse has left: groups of copies and the others for a
-      permutation, units that are not zero for a sign flip or a rescaling, the rank for a rotation. Units at most 1 % of
-      the largest one in norm count as zero, as singular values do in :func:`mirrorsym.measures.rank`.
+      permutation, units that are not zero for a sign flip, a rescaling or a plane, the rank for a rotation or any
+      matrix. Units at most 1 % of the largest one in norm count as zero, as singular values do in
+      :func:`mirrorsym.measures.rank`.
     - ``order_parameter``: the relative distance to the nearest mirror, 0 on it. For a permutation the smallest distance
       of two units that are not zero, ‖a - b‖ / √(‖a‖² + ‖b‖²); for a sign flip or a rescaling the smallest norm of a
       unit over the largest; for a rotation the smallest singular value over the largest.

@@ -86,11 +86,15 @@ class Candidates:
         names = {(slot.name, slot.axes) for slot in slots}
         return any(bool(both[axis.atoms].any()) for axis in self._axes if (axis.name, axis.axes) in names)
 
-    def in_training(self) -> list[Symmetry]:
-        """Return candidates for rescalings that hold in training mode alone, before batch normalizations."""
+    def in_training(self, rescalings: Sequence[Symmetry]) -> list[Symmetry]:
+        """Return candidates for rescalings that hold in training mode alone, before batch normalizations.
+
+        Args:
+            rescalings: those of evaluation mode.
+        """
         if not self._atoms.standardized:
             return []
-        always = {_trained(symmetry) for symmetry in self.diagonal("rescaling")}
+        always = {_trained(symmetry) for symmetry in rescalings}
         candidates = [
             replace(symmetry, slots=tuple(slot for slot in symmetry.slots if not slot.buffer))
             for symmetry in self.diagonal("rescaling", training=True)

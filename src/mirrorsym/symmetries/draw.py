@@ -75,7 +75,7 @@ class _Calibration(TorchDispatchMode):
                     size = float(result.std()) if result.numel() > 1 else 1.0
                     if 0 < size < float("inf") and not 0.5 < size < 2:
                         weight.div_(size)
-                        result = func(*args, **kwargs)
+                        result = result / size  # up to the bias, which does not matter here
                     break
         return result
 

@@ -1,4 +1,21 @@
-"""Symmetries of any network, found from one forward pass and confirmed numerically."""
+"""Symmetries of any network, found from one forward pass and confirmed numerically.
+
+One forward pass is followed operation by operation (:mod:`mirrorsym.symmetries.follow`); what the operations tie gives
+candidates, and each of them is confirmed at random parameters (:mod:`mirrorsym.symmetries.verify`). No candidate is
+listed that was not confirmed. What stays out of reach, by operation, is reported in ``unfollowed`` when it is met:
+
+- ``sort``, ``topk``, ``cumsum``, ``cumprod``, ``argmax``, ``prod``, ``max`` with indices along units, and with them
+  exchanges of experts behind a router;
+- complex values (``view_as_complex``, ``fft``), ``scatter``, ``scatter_add``, ``as_strided``, writing along units;
+- pooling, resampling and convolving along an axis on which units lie, transposed convolutions in groups, grouped
+  convolutions of an input;
+- any function of several values that is no sum, product, quotient, extremum, choice or contraction.
+
+Not looked for: exchanges of units of one expert alone, where all experts lie in one tensor; mixtures of rotary planes
+of equal frequency; sums of several terms that are summed over units together, whose terms may be exchanged apart; flips
+of more than a hundred channels at once through layer norms; and symmetries that only the loss has, such as a rotation
+of the outputs. :func:`holds` checks a symmetry that was written down by hand.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +30,7 @@ from torch import nn
 from mirrorsym.symmetries.candidates import Axis, Candidates
 from mirrorsym.symmetries.draw import draw
 from mirrorsym.symmetries.factors import axes_of
-from mirrorsym.symmetries.follow import Follower
+from mirrorsym.symmetries.follow import Follower, Unfollowed
 from mirrorsym.symmetries.result import Symmetries
 from mirrorsym.symmetries.symmetry import KINDS, Kind, Symmetry
 from mirrorsym.symmetries.twin import Twin
@@ -58,12 +75,15 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
             finder.decide(check)
             if not finder.open:
                 break
-    in_training = check.in_training(candidates.in_training()) if check.usable else []
+    unfollowed = list(follower.unfollowed)
+    in_training = check.in_training(candidates.in_training(finder.rescalings)) if check.usable else []
+    if finder.waits:
+        unfollowed.append(Unfollowed("", "outputs", "rounding changes them too much to tell a symmetry from none"))
     order = {name: index for index, name in enumerate(follower.used)}
     found = sorted(finder.found, key=lambda s: (order[s.slots[0].name], KINDS.index(s.kind)))
     return Symmetries(
         found,
-        unfollowed=tuple(follower.unfollowed),
+        unfollowed=tuple(unfollowed),
         unused_parameters=tuple(name for name in twin.trained if name not in follower.used),
         free_parameters=tuple(finder.free),
         in_training=tuple(in_training),
@@ -80,22 +100,22 @@ class _Finder:
         self.refuted: list[Symmetry] = []
         self.free: list[str] = []
         self._mixed = list(candidates.mixed())
-        self._rescalings = candidates.diagonal("rescaling")
+        self.rescalings = candidates.diagonal("rescaling")
         self._flips = candidates.diagonal("sign_flip")
         self.open: list[Symmetry] = []
-        self._first = True
+        self.waits = True
 
     def decide(self, check: Check) -> None:
         """Sort the candidates by what one draw of the parameters says."""
-        if self._first:
-            self._first = False
+        if self.waits:
+            self.waits = False
             self.free = check.free()
-            waiting = [replace(s, kind=kind) for kind, s in self._mixed] + self._rescalings + self._flips
+            waiting = [replace(s, kind=kind) for kind, s in self._mixed] + self.rescalings + self._flips
             waiting = [s for s in waiting if check.acts(s)]
         else:
             waiting = self.open
         alive = [s for s in waiting if check.alive(s)]
-        self.open = [s for s in waiting if s not in set(alive)]
+        self.open = _without(waiting, alive)
         linear = self._strongest(check, [s for s in alive if s.kind in ("rotation", "general_linear")])
         taken = {_places(s) for s in linear}
         permutations = [s for s in alive if s.kind == "permutation"]
@@ -109,12 +129,12 @@ class _Finder:
         rescalings = [s for s in alive if s.kind == "rescaling" and not _inside(s, rotated)]
         rescalings = [self._plane(check, s) for s in rescalings]
         kept = [s for s in rescalings if check.continuous(s)]
-        self.refuted += [s for s in rescalings if s not in kept]
+        self.refuted += _without(rescalings, kept)
         planes = _covered(s for s in [*self.found, *kept] if s.kind == "complex")
         flips = [s for s in alive if s.kind == "sign_flip" and not _inside(s, turned) and not _inside(s, planes)]
         rest = [*linear, *permutations, *kept, *flips]
         confirmed = check.unchanged(rest)
-        self.refuted += [s for s in rest if s not in set(confirmed)]
+        self.refuted += _without(rest, confirmed)
         self.found += confirmed
 
     def _strongest(self, check: Check, candidates: Sequence[Symmetry]) -> list[Symmetry]:
@@ -131,6 +151,12 @@ class _Finder:
         plane = replace(symmetry, kind="complex")
         paired = all(slot.repeat % 2 == 0 for slot in symmetry.slots)
         return plane if paired and check.continuous(plane) else symmetry
+
+
+def _without(symmetries: Sequence[Symmetry], others: Sequence[Symmetry]) -> list[Symmetry]:
+    """Return those that are none of the others, themselves and not by what they hold, which may be long."""
+    known = {id(symmetry) for symmetry in others}
+    return [symmetry for symmetry in symmetries if id(symmetry) not in known]
 
 
 def _places(symmetry: Symmetry) -> frozenset[tuple[str, tuple[int, ...]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import overload
 
@@ -56,7 +57,13 @@ class Symmetries(Sequence[Symmetry]):
         return [symmetry for symmetry in self._found if symmetry.kind in kinds]
 
     def __str__(self) -> str:
-        rows = [("kind", "units", "where")] + [(s.kind, str(s.units), s.name) for s in self._found]
+        alike = Counter((s.kind, str(s.units), s.name.partition(" [")[0]) for s in self._found)
+        rows = [("kind", "units", "where")]
+        for symmetry in self._found:
+            row = (symmetry.kind, str(symmetry.units), symmetry.name.partition(" [")[0])
+            count = alike.pop(row, 0)
+            if count:  # the heads or groups of one layer are one line
+                rows.append((*row[:2], symmetry.name if count == 1 else f"{row[2]} ({count} times)"))
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{kind:<{wide[0]}}  {units:>{wide[1]}}  {where}" for kind, units, where in rows]
         lines += [f"not followed: {u.operation} in {u.module or 'the model'}: {u.why}" for u in self.unfollowed]

@@ -132,8 +132,11 @@ class Symmetry:
         """The places in the first parameter, where the units are only some of it, as those of an attention head."""
         places = self.slots[0].indices(self.units)
         first, last = int(places.min()), int(places.max()) + 1
-        follow = torch.equal(places, torch.arange(first, last))
-        return f" [{first}:{last}]" if follow and any(s.start or s.places is not None for s in self.slots) else ""
+        if not any(slot.start or slot.places is not None for slot in self.slots):
+            return ""
+        if torch.equal(places, torch.arange(first, last)):
+            return f" [{first}:{last}]"
+        return f" [{int(places[0])}, …]" if places[0] else ""
 
     def matrix(self, state: State) -> Tensor:
         """Return the weights of each unit, incoming and outgoing ones together, shape (units, weights).

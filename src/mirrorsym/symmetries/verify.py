@@ -111,7 +111,10 @@ class Check:
         if not symmetries:
             return []
         self._sums.clear()
-        self.gradients = self._gradients(standardizing=True)
+        try:
+            self.gradients = self._gradients(standardizing=True)
+        except ValueError:  # one value per channel has no variance
+            return []
         found = []
         for symmetry in symmetries:
             total, size = self._diagonal(symmetry)
@@ -269,19 +272,19 @@ class Check:
         """
         self.gradients = {}
         few = [s for s in symmetries if s.units < FEW]
-        many = [s for s in symmetries if s.units >= FEW]
-        kept = set(self._together(many))
+        kept = self._together([s for s in symmetries if s.units >= FEW])
         if len(few) * 2 * self._forward_seconds <= PATIENCE:
-            kept |= {s for s in few if self._passes([s])}
+            kept += [s for s in few if self._passes([s])]
         else:
             left = self._together(few)
             for _ in range(HALVES):
-                chosen = torch.rand(len(left), generator=self._generator) < 0.5
-                half = [s for s, inside in zip(left, chosen.tolist(), strict=True) if inside]
-                failing = set(half) - set(self._together(half))
-                left = [s for s in left if s not in failing]
-            kept |= set(left)
-        return [s for s in symmetries if s in kept]
+                chosen = (torch.rand(len(left), generator=self._generator) < 0.5).tolist()
+                half = [s for s, inside in zip(left, chosen, strict=True) if inside]
+                rest = [s for s, inside in zip(left, chosen, strict=True) if not inside]
+                left = [*self._together(half), *rest]
+            kept += left
+        known = {id(symmetry) for symmetry in kept}
+        return [symmetry for symmetry in symmetries if id(symmetry) in known]
 
     def _together(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
         if not symmetries or self._passes(symmetries):
