@@ -52,7 +52,7 @@ def check(found: Sequence[Symmetry], living: Living, singly: int = 10**9, seed: 
         seed: picks the elements.
     """
     rng = torch.Generator().manual_seed(seed)
-    wrong = list(_violated(found, living, rng))
+    wrong = list({(one.symmetry, one.why): one for one in _violated(found, living, rng)}.values())
     chosen = torch.randperm(len(found), generator=rng)[:singly].tolist()
     for symmetry in (found[index] for index in sorted(chosen)):
         moved = max(_half(symmetry, living, rng) for _ in range(2))

@@ -40,7 +40,7 @@ class Exchange:
         return result
 
 
-def exchanges(entry: Entry, seconds: float = 120) -> list[Exchange] | str:
+def exchanges(entry: Entry, seconds: float = 60) -> list[Exchange] | str:
     """Return two exchanges of each group (next to each other, first and last), or why there are none."""
     try:
         found: list[Exchange] = in_child(lambda: list(find(*entry.make())), seconds)

@@ -516,6 +516,7 @@ def test_zero_units_and_lost_directions_are_counted() -> None:
 
 
 def test_matrices_are_measured_without_symmetries() -> None:
+    pytest.importorskip("pandas", reason="records become a table of pandas")
     model = nn.Sequential(nn.Conv2d(3, 4, 2))
     with torch.no_grad():
         model[0].weight.zero_()
@@ -556,6 +557,7 @@ def test_a_diverged_network_is_measured_as_nan() -> None:
 
 def test_weight_decay_collapses_a_network_while_it_trains() -> None:
     """Theorem 3: with decay, a linear network keeps the one direction that its target needs; without, it keeps all."""
+    pytest.importorskip("pandas", reason="records become a table of pandas")
     x = torch.randn(64, 4)
     y = x[:, :1] * torch.tensor([1.0, -2, 0.5])
     left = {}
