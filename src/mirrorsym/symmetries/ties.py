@@ -108,7 +108,8 @@ class Ties:
         if first and second:
             a_missing = self._missing(a, first, second, result)
             b_missing = self._missing(b, second, first, result)
-            return self._match(first + a_missing, second + b_missing, result)
+            constants = [*a_missing, *b_missing]
+            return self._match(first + a_missing, second + b_missing, result, constants)
         known, other = (first, b) if first else (second, a)
         known = [core_of(factor).expand(result.shape) for factor in known]
         if is_zero(other):
@@ -119,8 +120,12 @@ class Ties:
         self._constant(whole[0], other)
         return whole
 
-    def _match(self, first: Factors, second: Factors, result: Tensor) -> Factors:
-        """Join the factors of two terms, those of the same axes with each other."""
+    def _match(self, first: Factors, second: Factors, result: Tensor, constants: Sequence[Tensor] = ()) -> Factors:
+        """Join the factors of two terms, those of the same axes with each other; what meets a constant is told no more.
+
+        A place of a token, say, that a positional embedding tells apart, would otherwise be carried through all layers.
+        """
+        fixed = {id(factor) for factor in constants}
         first, second = list(first), list(second)
         kept: Factors = []
         for factor in list(first):
@@ -131,6 +136,8 @@ class Ties:
             second = [f for f in second if f is not partner]
             a, b = core_of(factor), core_of(partner)
             self._join(a, b)
+            if id(factor) in fixed or id(partner) in fixed:
+                continue
             kept.append(torch.where(a == 0, b, a).expand(result.shape))
         if first or second:
             a = core_of(self.fused(first)) if first else torch.from_numpy(self._one)

@@ -301,6 +301,7 @@ class Check:
             elements = [(s, self._element(s, turn, number)) for number, s in enumerate(symmetries)]
             state = transformed(self.tensors, elements)
             changes = self._changes(self._outputs(state))
+            del state  # before the next one is made
             if any(not change <= ROUNDINGS * floor for change, floor in zip(changes, self._floor, strict=True)):
                 return False
         return True
