@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import importlib
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -72,13 +71,13 @@ def measure(entry: Entry) -> Row:
     model, inputs, keywords = entry.make()
     row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()))
     row.model_mb = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) / 1e6
-    before, start = _peak_mb(), time.process_time()
+    before, start = _forget_peak(), time.process_time()
     try:
         found = find_symmetries(model, *inputs, **keywords)
     except Exception as error:  # a network that is refused is a row of the table
         row.error = f"{type(error).__name__}: {error}"
         return row
-    row.seconds, row.peak_mb = time.process_time() - start, _peak_mb() - before
+    row.seconds, row.peak_mb = time.process_time() - start, _memory_mb("VmHWM") - before
     row.kinds = dict(collections.Counter(symmetry.kind for symmetry in found))
     row.unfollowed = dict(collections.Counter(part.operation for part in found.unfollowed))
     row.unused = len(found.unused_parameters)
@@ -113,8 +112,16 @@ def compare(entry: Entry, found: Symmetries, living: Living) -> tuple[int, int] 
     return sum(all(group) for group in groups.values()), len(groups)
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def _memory_mb(field: str) -> float:
+    """Return the memory that this process holds (``VmRSS``) or held at most (``VmHWM``)."""
+    (line,) = [line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if field in line]
+    return int(line.split()[1]) / 1e3
+
+
+def _forget_peak() -> float:
+    """Let the most that this process held be what it holds now; return that."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory_mb("VmRSS")
 
 
 # --- the page ---

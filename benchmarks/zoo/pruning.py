@@ -45,7 +45,7 @@ def exchanges(entry: Entry, seconds: float = 60) -> list[Exchange] | str:
     try:
         found: list[Exchange] = in_child(lambda: list(find(*entry.make())), seconds)
     except (TimeoutError, ChildError) as error:
-        return str(error).splitlines()[0][:80]
+        return str(error).partition(":")[0]
     return found
 
 
