@@ -50,7 +50,8 @@ def test_every_result_keeps_the_contract(paper: Project, name: str) -> None:
         away = result[variable].where(result.status != FINISHED)
         start = variable.startswith("initial_")  # of a run that diverged as well
         assert start or np.isnan(away).all(), f"{variable} has numbers where no run finished"
-        assert np.isfinite(result[variable].where(result.status == FINISHED)).any(), variable
+        if name != "theory_checks" or variable == "violation":  # most checks have no edge and nothing printed otherwise
+            assert np.isfinite(result[variable].where(result.status == FINISHED)).any(), variable
 
 
 def test_sparsity_is_what_the_weights_say(paper: Project) -> None:
