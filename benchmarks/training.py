@@ -103,7 +103,10 @@ def lines(steps: Steps) -> list[str]:
     for kind, speeds in steps.speeds.items():
         for speed in speeds:
             reached = 1 / speed.seconds_per_flop
-            share = f", {100 * reached / steps.peak_flops:.1f} % of the peak" if steps.peak_flops else ""
+            peak = (
+                steps.peak_flops if steps.device == "cuda" or kind in (VANILLA, DCS) else None
+            )  # a CPU's is float32's
+            share = f", {100 * reached / peak:.1f} % of the peak" if peak else ""
             rate = f"{reached / speed.step_flop:.3g} steps/s, {reached / 1e9:.3g} GFLOP/s{share}"
             found.append(f"{kind}: a step of {speed.step_flop / 1e9:.3g} GFLOP: {rate}")
     return found

@@ -31,8 +31,10 @@ from reproduction.pipeline.measured import (
 from reproduction.pipeline.points import Point, points_of
 from reproduction.report.closing import closing_lines
 from reproduction.training.flop import DCS, VANILLA, forward_flop, kind_of
+from reproduction.training.precision import Wanted
 
 CONFIG = Path(__file__).parents[2] / "config"
+PRECISIONS: tuple[Wanted, ...] = ("float32", "auto")
 NOWHERE = Layout(Path("no project"))
 
 
@@ -342,7 +344,7 @@ def test_what_came_with_the_project_names_its_experiments_and_its_processor() ->
     found = read_measured(Layout(CONFIG.parent))
     assert found.processor.startswith("CPU ")
     assert found.steps is not None
-    assert set(found.steps.speeds) == {VANILLA, DCS}
+    assert set(found.steps.speeds) == {kind_of(arm, precision) for arm in (VANILLA, DCS) for precision in PRECISIONS}
     assert {name.partition("/")[0] for name in found.seconds} <= set(at("paper").experiments)
     assert all(seconds > 0 for seconds in found.seconds.values())
 
