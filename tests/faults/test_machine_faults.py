@@ -90,7 +90,7 @@ def test_a_results_folder_that_cannot_be_written(project: Project, calm: Project
         pytest.skip("this machine does not let the test mount a folder")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(results)], check=True)
-        one_sentence(project.snakemake(check=False), "cannot be written (Read-only file system)")
+        one_sentence(project.snakemake(check=False), "cannot be written (Read-only file system")
     finally:
         subprocess.run(["umount", "-l", str(results)], check=True)
     project.snakemake()
