@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.training import least, product_rate, random_pictures
 from reproduction.contract import Context
-from reproduction.data.images import Images
 from reproduction.experiments.homogeneity import HomogeneitySettings
 from reproduction.files import write_atomically
 from reproduction.models.resnet import ResNet18
@@ -33,24 +31,6 @@ from reproduction.training.precision import Precision, computing
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 SHAPE, BATCH = (3, 32, 32), 128
 WIDTHS = (8, 16, 32, 64)
-REPEATS = 5
-
-
-def least(compute: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The least seconds of a core that a call takes; what disturbs it only adds to it."""
-    compute()
-    times = []
-    for _ in range(repeats):
-        began = time.process_time()
-        compute()
-        times.append(time.process_time() - began)
-    return min(times)
-
-
-def product_rate(precision: Precision, size: int = 1024) -> float:
-    """FLOP/s of a product of two square matrices."""
-    a, b = torch.rand(2, size, size).to(getattr(torch, precision))
-    return 2 * size**3 / least(lambda: torch.mm(a, b), 40)
 
 
 def step_flop(width: int) -> float:
@@ -64,8 +44,8 @@ def our_step(width: int, precision: Precision) -> float:
     network = ResNet18(3, 10, width)
 
     def steps(count: int) -> float:
-        pictures = random_pictures(count * BATCH, 1)
-        return least(lambda: loop.train(network, pictures, settings, 1e-3, "steps", 0, Context()), 3)
+        pictures = random_pictures(SHAPE, count * BATCH, 1, "cpu")
+        return least(lambda: loop.train(network, pictures, settings, 1e-3, "steps", 0, Context()), 4)
 
     return (steps(3) - steps(1)) / 2
 
@@ -83,19 +63,20 @@ def plain_step(width: int, precision: Precision) -> float:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return least(step)
+    return least(step, 6)
 
 
 def epoch_over_steps(width: int, precision: Precision, steps: int = 20) -> float:
     """A whole epoch, with its draws and a test on a fifth as many pictures as it learns from, over its steps alone."""
     settings = HomogeneitySettings(width=width, epochs=1, precision=precision)
-    network, pictures = ResNet18(3, 10, width), random_pictures(steps * BATCH, steps * BATCH // 5)
+    network = ResNet18(3, 10, width)
+    pictures = random_pictures(SHAPE, steps * BATCH, steps * BATCH // 5, "cpu")
 
     def epoch() -> None:
         loop.train(network, pictures, settings, 1e-3, "steps", 0, Context())
         loop.accuracy(network, pictures, precision)
 
-    return least(epoch, 2) / bare_steps(width, precision, steps)
+    return least(epoch, 3) / bare_steps(width, precision, steps)
 
 
 def bare_steps(width: int, precision: Precision, steps: int) -> float:
@@ -104,14 +85,7 @@ def bare_steps(width: int, precision: Precision, steps: int) -> float:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3, fused=True)
     run = loop._Run(network, optimizer, "cpu", torch.channels_last, precision, "")
     pictures, labels = torch.randn(BATCH, *SHAPE), torch.arange(BATCH) % 10
-    return least(lambda: [run.advance(pictures, labels) for _ in range(steps)], 2)
-
-
-def random_pictures(train: int, test: int) -> loop.Pictures:
-    random = np.random.default_rng(0)
-    parts = [random.integers(0, 256, (count, *SHAPE), np.uint8) for count in (train, test)]
-    labels = [np.arange(count, dtype=np.int64) % 10 for count in (train, test)]
-    return loop.Pictures(Images(parts[0], labels[0], parts[1], labels[1], "random pictures"), "cpu")
+    return least(lambda: [run.advance(pictures, labels) for _ in range(steps)], 3)
 
 
 def measure(widths: Sequence[int] = WIDTHS) -> dict[str, Any]:

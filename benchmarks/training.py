@@ -30,7 +30,7 @@ from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.measured import Speed, Steps
 from reproduction.training import loop
 from reproduction.training.flop import BACKWARD, DCS, VANILLA, forward_flop, kind_of
-from reproduction.training.precision import Wanted, chosen
+from reproduction.training.precision import Precision, Wanted, chosen
 
 PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "V100": 125e12}
 """Published dense peaks in FLOP/s, bfloat16 (V100: float16), of NVIDIA's data sheets."""
@@ -85,7 +85,7 @@ def measure_steps(device: str, sizes: Sequence[Size] | None = None) -> Steps:
         for arm, size in itertools.product((VANILLA, DCS), sizes):
             speeds.setdefault(kind_of(arm, size.precision), []).append(_StepTimer(size, arm, device).speed())
         speeds = {kind: sorted(found, key=lambda speed: speed.step_flop) for kind, found in speeds.items()}
-        peak = _product_peak() if device == "cpu" else published_peak(provenance.device(device))
+        peak = product_rate("float32") if device == "cpu" else published_peak(provenance.device(device))
     return Steps(
         device=device,
         name=provenance.device(device),
@@ -134,8 +134,8 @@ class _StepTimer:
         self.train(size.short)  # the first steps choose algorithms and fill caches
         step = (self.train(size.long) - self.train(size.short)) / (size.long - size.short)
         tested = size.batch if self._device == "cpu" else 20 * size.batch
-        pictures = self._pictures(1, tested)
-        test = self._least(lambda: loop.accuracy(self._network, pictures, self._precision))
+        pictures = random_pictures(size.shape, size.batch, tested, self._device)
+        test = least(lambda: loop.accuracy(self._network, pictures, self._precision), clock=self._clock)
         forward = forward_flop(size.width, size.stem_stride, size.shape)
         flop = (1 + BACKWARD) * forward * size.batch
         return Speed(
@@ -144,34 +144,35 @@ class _StepTimer:
 
     def train(self, steps: int) -> float:
         """Return the seconds of an epoch of so many steps."""
-        pictures = self._pictures(steps, 1)
-        context = Context(device=self._device)
-        return self._least(lambda: loop.train(self._network, pictures, self._settings, 0.0, "steps", 0, context))
-
-    def _least(self, compute: Callable[[], object]) -> float:
-        times = []
-        for _ in range(REPEATS):
-            began = self._clock()
-            compute()
-            times.append(self._clock() - began)
-        return min(times)
-
-    def _pictures(self, steps: int, tested: int) -> loop.Pictures:
-        random, count = np.random.default_rng(0), steps * self._size.batch
-        train, test = (random.integers(0, 256, (n, *self._size.shape), np.uint8) for n in (count, tested))
-        labels = [np.arange(n, dtype=np.int64) % 10 for n in (count, tested)]
-        return loop.Pictures(Images(train, labels[0], test, labels[1], "random pictures"), self._device)
+        pictures = random_pictures(self._size.shape, steps * self._size.batch, 1, self._device)
+        context, run = Context(device=self._device), (0.0, "steps", 0)
+        return least(lambda: loop.train(self._network, pictures, self._settings, *run, context), clock=self._clock)
 
 
-def _product_peak(size: int = 1024, repeats: int = 40) -> float:
-    """The most FLOP/s of a product of two float32 matrices on one thread."""
-    a, b = torch.rand(2, size, size)
-    best = float("inf")
+def least(
+    compute: Callable[[], object], repeats: int = REPEATS, clock: Callable[[], float] = time.process_time
+) -> float:
+    """Return the least seconds that a call takes; what disturbs it only adds to it."""
+    times = []
     for _ in range(repeats):
-        began = time.process_time()
-        torch.mm(a, b)
-        best = min(best, time.process_time() - began)
-    return 2 * size**3 / best
+        began = clock()
+        compute()
+        times.append(clock() - began)
+    return min(times)
+
+
+def random_pictures(shape: tuple[int, int, int], train: int, test: int, device: str) -> loop.Pictures:
+    """Return so many random pictures to train on and to be tested on."""
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 256, (count, *shape), np.uint8) for count in (train, test)]
+    labels = [np.arange(count, dtype=np.int64) % 10 for count in (train, test)]
+    return loop.Pictures(Images(parts[0], labels[0], parts[1], labels[1], "random pictures"), device)
+
+
+def product_rate(precision: Precision, size: int = 1024) -> float:
+    """Return the most FLOP/s of a product of two square matrices on one thread."""
+    a, b = torch.rand(2, size, size).to(getattr(torch, precision))
+    return 2 * size**3 / least(lambda: torch.mm(a, b), 40)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,14 +7,15 @@ numbers that a network turns into float32 on its way stay in double precision.
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+
+from mirrorsym.symmetries.tensors import tensors_in
 
 State = Mapping[str, Tensor]
 
@@ -47,20 +48,6 @@ def _grouped_product(rows: Tensor, weights: Tensor, *, offs: Tensor, **unused: N
     ends = offs.tolist()
     parts = [rows[start:end] @ weight for start, end, weight in zip([0, *ends], ends, weights, strict=False)]
     return torch.cat(parts)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested containers and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors_in(part)
-    elif dataclasses.is_dataclass(value):
-        yield from tensors_in(vars(value))
 
 
 class Living:

@@ -7,8 +7,6 @@ runs them on a machine that nobody prepared.
 from __future__ import annotations
 
 import functools
-import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from reproduction.models.resnet import ResNet18
 from reproduction.training import loop, memory
 from reproduction.training.precision import chosen
 from reproduction.training.recipe import Recipe
+from tests.stopping import StopAt
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="there is no GPU here")
@@ -61,29 +60,6 @@ def test_two_trainings_have_the_same_bits(precision: str, constrained: bool) -> 
     again, same = trained(precision, constrained)
     assert first.history["train_loss"] == again.history["train_loss"]
     assert all(torch.equal(weights[name], same[name]) for name in weights)
-
-
-class StopAt:
-    """Writes a checkpoint after a number of steps, through the format of a file, and stops there."""
-
-    def __init__(self, after: int) -> None:
-        self.steps_left, self.saved = after, b""
-
-    def due(self) -> bool:
-        self.steps_left -= 1
-        return self.steps_left == 0
-
-    def save(self, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self.saved = buffer.getvalue()
-        raise Stopped
-
-    def load(self) -> dict[str, Any] | None:
-        if not self.saved:
-            return None
-        state: dict[str, Any] = torch.load(io.BytesIO(self.saved), map_location="cpu", weights_only=True)
-        return state
 
 
 @pytest.mark.parametrize("constrained", [False, True])

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reproduction.cli.user import cli
-from reproduction.pipeline.clock import EACH, START
+from reproduction.pipeline.clock import EACH, START, goal_of
+from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.schedule import Job, wall_seconds
 
@@ -232,3 +233,9 @@ def test_what_is_wrong_is_said_in_one_sentence(project: Layout, words: list[str]
     ended = CliRunner().invoke(cli, ["plan", "--directory", str(project.root), *words])
     assert ended.exit_code == 1
     assert sentence in str(ended.exception)
+
+
+def test_the_claims_are_among_the_jobs_where_there_are_files_of_them(tmp_path: Path) -> None:
+    config = load(CONFIG, {"scale": "tiny"})
+    assert "claims" in goal_of(config, Layout(CONFIG.parent)).rules
+    assert "claims" not in goal_of(config, Layout(tmp_path)).rules

@@ -1,7 +1,6 @@
 """What trainings compute in, and that results say so."""
 
 import functools
-import io
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from reproduction.pipeline.points import Plan, Point, points_of
 from reproduction.pipeline.run import run_point
 from reproduction.training import loop, precision
 from reproduction.training.recipe import Recipe
+from tests.stopping import StopAt
 
 ROOT = Path(__file__).parents[2]
 SMALL = Recipe(dataset="digits", width=8, epochs=2, batch_size=64, precision="bfloat16")
@@ -107,32 +107,12 @@ def test_bfloat16_is_near_float32_and_not_equal_to_it() -> None:
     assert first == pytest.approx(exact, rel=0.01)
 
 
-class StopOnce:
-    """Keeps the state of the first step and stops there."""
-
-    def __init__(self) -> None:
-        self.saved: bytes | None = None
-
-    def due(self) -> bool:
-        return self.saved is None
-
-    def save(self, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self.saved = buffer.getvalue()
-        raise Stopped
-
-    def load(self) -> dict[str, Any] | None:
-        state: dict[str, Any] = torch.load(io.BytesIO(self.saved), weights_only=True) if self.saved else {}
-        return state or None
-
-
 def test_a_checkpoint_keeps_the_precision_that_it_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that would choose the other one."""
     auto = SMALL.model_copy(update={"precision": "auto"})
     whole, weights = trained(SMALL)
     pretend(monkeypatch, avx512_bf16=True)
-    checkpoint = StopOnce()
+    checkpoint = StopAt(1)
     with pytest.raises(Stopped):
         trained(auto, Context(checkpoint=checkpoint))
     pretend(monkeypatch, avx512_bf16=False)

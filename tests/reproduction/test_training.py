@@ -1,4 +1,3 @@
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from reproduction.pipeline import config
 from reproduction.training import loop
 from reproduction.training.precision import Precision
 from reproduction.training.recipe import Recipe
+from tests.stopping import StopAt
 
 SMALL = Recipe(dataset="digits", width=4, stem_stride=2, epochs=3, batch_size=64, schedule="cosine", crop_padding=1)
 
@@ -25,30 +25,6 @@ SMALL = Recipe(dataset="digits", width=4, stem_stride=2, epochs=3, batch_size=64
 def some_digits(count: int = 200) -> Images:
     full = digits.load()
     return Images(full.train_images[:count], full.train_labels[:count], full.test_images, full.test_labels, full.source)
-
-
-class StopAt:
-    """Writes a checkpoint after a given number of steps, through the format of a file, and stops there."""
-
-    def __init__(self, after: int) -> None:
-        self.steps_left = after
-        self.saved: bytes | None = None
-
-    def due(self) -> bool:
-        self.steps_left -= 1
-        return self.steps_left == 0
-
-    def save(self, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self.saved = buffer.getvalue()
-        raise Stopped
-
-    def load(self) -> dict[str, Any] | None:
-        if self.saved is None:
-            return None
-        state: dict[str, Any] = torch.load(io.BytesIO(self.saved), weights_only=True)
-        return state
 
 
 def trained(

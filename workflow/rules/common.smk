@@ -73,7 +73,7 @@ try:
         check_pictures()
     if workflow.is_main_process:
         NOTEBOOKS = {name: notebook_of(name) for name in CONFIG.figures}
-        PAPER_CLAIMS = sorted((PROJECT / "claims").glob("*.yaml"))
+        PAPER_CLAIMS = Layout(PROJECT).paper_claims
         OWN_CLAIMS = [PROJECT / path for path in CONFIG.own_claims]
         CLAIMS = [claim for claims in load_all(PAPER_CLAIMS, OWN_CLAIMS) for claim in claims]
         CLAIMED_EXPERIMENTS = claimed_experiments(CLAIMS, CONFIG.experiments)

@@ -27,7 +27,6 @@ TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 _folder = click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
 )
-_scale = click.option("--scale", default="quick", show_default=True, help="tiny, quick, laptop, overnight or paper.")
 
 
 def _of_scale(command: Callable[..., None]) -> Callable[..., None]:
@@ -326,13 +325,12 @@ def _number_of_cores(text: str) -> int:
 
 
 @cli.command("measured")
-@_scale
-@_folder
-def measured(scale: str, directory: Path) -> None:
+@_of_scale
+def measured(config: Config, layout: Layout) -> None:
     """Keep what the jobs of a scale took that have run here in config/measured.json, for plans before a first run."""
     from reproduction.pipeline.measured import write_measured
 
-    found = write_measured(load(directory / "config", {"scale": scale}), layout := Layout(directory))
+    found = write_measured(config, layout)
     click.echo(f"{found.processor}, {found.date}: what jobs took is written to {layout.measured}")
 
 

@@ -59,7 +59,7 @@ def goal_of(config: Config, layout: Layout, targets: Sequence[str] = ()) -> Goal
     check_names(targets, [*config.figures, *collected, "all", "claims", "paper"], "figure or rule")
     asked = set(targets or ["all"])
     everything = bool(asked & {"all", "paper"})
-    judged = ["claims"] if config.own_claims or (layout.root / "claims.yaml").is_file() else []
+    judged = ["claims"] if config.own_claims or layout.paper_claims else []
     rules = [name for name in [*config.figures, *judged] if everything or name in asked]
     rules += ["paper"] if "paper" in asked else []
     read = {name for rule in rules for name in _read_by(config, rule)} | {collected.get(name) for name in asked}

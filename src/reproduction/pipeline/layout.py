@@ -47,6 +47,11 @@ class Layout:
         return self.results / ".cache"
 
     @property
+    def paper_claims(self) -> list[Path]:
+        """The files of the paper's claims."""
+        return sorted((self.root / "claims").glob("*.yaml"))
+
+    @property
     def sockets(self) -> Path:
         """Where a run's jobs find the server that forks them."""
         return self.results / ".jobs"
