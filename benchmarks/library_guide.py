@@ -1,4 +1,4 @@
-"""``python -m benchmarks.library_guide``: remake what docs/library.md shows, its picture and what its code prints."""
+"""``python -m benchmarks.library_guide``: remake what the library's guides show and print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GUIDE, PICTURE = Path("docs/library.md"), Path("docs/library.png")
+GUIDES = ("docs/library.md", "docs/constrain.md")
+PICTURE = Path("docs/library.png")
 BLOCK = re.compile(r"(?P<head>```python\n)(?P<code>.*?)(?P<middle>```\n\n```text\n)(?P<output>.*?)(?=```)", re.DOTALL)
 
 
@@ -22,7 +23,7 @@ def run(text: str) -> Iterator[tuple[str, str]]:
     for block in BLOCK.finditer(text):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block["code"], str(GUIDE), "exec"), space)
+            exec(compile(block["code"], "guide", "exec"), space)
         yield timeless(printed.getvalue()), timeless(block["output"])
 
 
@@ -74,10 +75,11 @@ def _arrows(ax: Any, model: Any, title: str, color: str) -> None:
 def main() -> None:
     """Write the picture and the outputs."""
     draw()
-    text = GUIDE.read_text(encoding="utf-8")
-    outputs = iter([printed for printed, _ in run(text)])
-    text = BLOCK.sub(lambda m: m["head"] + m["code"] + m["middle"] + next(outputs), text)
-    GUIDE.write_text(text, encoding="utf-8")
+    for guide in map(Path, GUIDES):
+        text = guide.read_text(encoding="utf-8")
+        outputs = iter([printed for printed, _ in run(text)])
+        text = BLOCK.sub(lambda m: m["head"] + m["code"] + m["middle"] + next(outputs), text)  # noqa: B023
+        guide.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,12 +28,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mirrorsym.constraining import constrain as constrain
+    from mirrorsym.constraining import constrain_all as constrain_all
+    from mirrorsym.constraining import effective_parameters as effective_parameters
+    from mirrorsym.constraining import load_plain_state_dict as load_plain_state_dict
+    from mirrorsym.constraining import parameter_groups as parameter_groups
+    from mirrorsym.constraining import plain_state_dict as plain_state_dict
+    from mirrorsym.constraining import release as release
     from mirrorsym.constraints import DCS as DCS
     from mirrorsym.constraints import Hadamard as Hadamard
     from mirrorsym.constraints import MirrorDCS as MirrorDCS
-    from mirrorsym.constraints import constrain as constrain
-    from mirrorsym.constraints import constrain_all as constrain_all
-    from mirrorsym.constraints import effective_parameters as effective_parameters
+    from mirrorsym.constraints import Unit as Unit
+    from mirrorsym.constraints import ties as ties
     from mirrorsym.measures import clusters as clusters
     from mirrorsym.measures import correlation as correlation
     from mirrorsym.measures import homogeneous_pairs as homogeneous_pairs
@@ -60,7 +66,9 @@ if TYPE_CHECKING:
     from mirrorsym.watch import CollapseMonitor as CollapseMonitor
 
 _NAMES = {
-    "constraints": "DCS Hadamard MirrorDCS constrain constrain_all effective_parameters",
+    "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
+    "plain_state_dict release",
+    "constraints": "DCS Hadamard MirrorDCS Unit ties",
     "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",
     "mirrors": "Mirror coupling double_rotation_mirror identity_mirror permutation_mirror rescaling_mirrors "
     "rotation_mirror sectors",

@@ -2,28 +2,21 @@
 
 A parametrization replaces a parameter by a function of others that are trained in its place. These have a mirror
 symmetry at which the constraint holds, so weight decay, a large learning rate or gradient noise drives the parameter
-there::
-
-    layer = constraints.constrain(nn.Linear(20, 1), "weight", constraints.Hadamard())
-    torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=2 * gamma)  # the lasso with penalty 2 gamma |weight|
-
-Weight decay in PyTorch is twice the paper's α of Eq. 7, since its gradient is ``weight_decay`` times the parameter.
+there. :mod:`mirrorsym.constraining` puts them on the parameters of a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 ZERO_PARTNER = 0.1
 """Start of u where the parameter is exactly 0: w = u = 0 has no gradient, and would never move."""
+IMBALANCE = ZERO_PARTNER**2
+"""u² - w² at the start, where nothing else is asked for: an entry at 0 starts as w = 0 and u = 0.1."""
 ORTHONORMAL_TOLERANCE = 1e-5
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def balanced_factors(product: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,24 +43,39 @@ def unbalanced_factors(product: Tensor, imbalance: float) -> tuple[Tensor, Tenso
     return product / u, u
 
 
+def factors(product: Tensor, imbalance: float) -> tuple[Tensor, Tensor]:
+    """Return w and u with w⊙u = ``product``: balanced ones where the imbalance is 0, unbalanced ones elsewhere.
+
+    Args:
+        product: any shape.
+        imbalance: u² - w², 0 or positive.
+    """
+    return unbalanced_factors(product, imbalance) if imbalance else balanced_factors(product)
+
+
 class Hadamard(nn.Module):
     """A parameter as the elementwise product w⊙u: sparsity by rescaling symmetry (Sections 2.6 and 3.1).
 
-    It is DCS with P = I, for any shape. The mirror of an entry is w = u = 0, where the entry is 0.
+    It is DCS with P = I, for any shape. The mirror of an entry is w = u = 0, where the entry is 0. Weight decay on both
+    factors is the lasso's penalty on the parameter, here on a layer that PyTorch initialized::
+
+        layer = mirrorsym.constrain(nn.Linear(20, 1), "weight", mirrorsym.Hadamard())
+        optimizer = torch.optim.SGD(mirrorsym.parameter_groups(layer, weight_decay=2 * gamma), lr=0.05)
+        ...  # on (layer(x)[:, 0] - y).square().mean() it ends where scikit-learn's Lasso(alpha=gamma) does
+
+    PyTorch's weight decay is twice the paper's α of Eq. 7, since its gradient is ``weight_decay`` times the parameter.
 
     Args:
-        imbalance: u² - w² at the start. 0 starts balanced (:func:`balanced_factors`), and no entry ever changes its
-            sign; with 0.01 an entry at 0 starts alike, w = 0 and u = 0.1, and all entries can change their signs.
+        imbalance: u² - w² at the start. It lets every entry change its sign; from 0, a balanced start
+            (:func:`balanced_factors`), gradient descent keeps w = u or w = -u, and no entry ever changes its sign.
 
     Raises:
         ValueError: if the imbalance is negative or infinite.
     """
 
-    def __init__(self, imbalance: float = 0.0) -> None:
+    def __init__(self, imbalance: float = IMBALANCE) -> None:
         super().__init__()
-        if not 0 <= imbalance < float("inf"):
-            raise ValueError(f"Hadamard: imbalance is {imbalance}; it has to be 0 or a positive number")
-        self.imbalance = imbalance
+        self.imbalance = _checked("Hadamard", imbalance)
 
     def forward(self, w: Tensor, u: Tensor) -> Tensor:
         """Return w⊙u."""
@@ -80,7 +88,72 @@ class Hadamard(nn.Module):
             ValueError: if the parameter is not real and floating point.
         """
         _require_real("Hadamard", value)
-        return unbalanced_factors(value, self.imbalance) if self.imbalance else balanced_factors(value)
+        return factors(value, self.imbalance)
+
+
+class Unit(nn.Module):
+    """Parameters of a layer as one number g a unit times a vector v: whole units vanish (Sections 2.6 and 3.1).
+
+    The rescaling symmetry of g and v has its mirror at g = 0, v = 0, where the unit is zero. Decay on both penalizes
+    the norm of each unit's weights, all its parameters together, as the group lasso does: g² + ‖v‖² ≥ 2‖gv‖.
+
+    Args:
+        values: the parameters, such as a layer's weight and bias, of any shapes with as many units each.
+        axis: the units' axis in those that have several.
+        imbalance: g² - ‖v‖² at the start.
+
+    Raises:
+        ValueError: if the parameters are not real, have no such axis, differ in the number of units or in dtype, or if
+            the imbalance is negative or infinite.
+    """
+
+    def __init__(self, values: Sequence[Tensor], axis: int = 0, imbalance: float = IMBALANCE) -> None:
+        super().__init__()
+        self.imbalance, self.axis = _checked("Unit", imbalance), axis
+        for value in values:
+            _require_real("Unit", value)
+        shapes = [tuple(value.shape) for value in values]
+        if not all(len(shape) < 2 or -len(shape) <= axis < len(shape) for shape in shapes):
+            raise ValueError(f"Unit: parameters of the shapes {shapes} do not all have an axis {axis}")
+        if len({len(self._rows(value)) for value in values}) != 1:
+            raise ValueError(f"Unit: parameters of the shapes {shapes} do not have as many units along axis {axis}")
+        self.g = nn.Parameter(self.start(values), requires_grad=any(value.requires_grad for value in values))
+
+    @torch.no_grad()
+    def start(self, values: Sequence[Tensor]) -> Tensor:
+        """Return the g that fits the norms of the units, shape (units,).
+
+        Args:
+            values: as in the constructor.
+        """
+        rows = torch.cat([self._rows(value) for value in values], dim=1)
+        return factors(rows.norm(dim=1), self.imbalance)[1]
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Return g v, in the shape of ``v``."""
+        return self.along(v, self.g) * v
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        """Return the v at which the parameter is ``value``; g stays, since other parameters share it.
+
+        Raises:
+            ValueError: if a unit that is to be different from zero has g = 0.
+        """
+        g = self.along(value, self.g)
+        v = torch.where(value == 0, 0.0, value / g)
+        if bool(((g == 0) & (value != 0)).any()):
+            raise ValueError("Unit: a unit with g = 0 cannot take a value; load_plain_state_dict starts it anew")
+        return v
+
+    def along(self, value: Tensor, g: Tensor) -> Tensor:
+        """Return g in a shape that multiplies the units of ``value``."""
+        if value.dim() < 2:
+            return g.reshape(value.shape)
+        return g.reshape([-1 if axis == self.axis % value.dim() else 1 for axis in range(value.dim())])
+
+    def _rows(self, value: Tensor) -> Tensor:
+        rows = value.reshape(-1, 1) if value.dim() < 2 else value.movedim(self.axis, 0).flatten(1)
+        return rows.detach()
 
 
 class _Projected(nn.Module):
@@ -88,9 +161,10 @@ class _Projected(nn.Module):
 
     o: Tensor
 
-    def __init__(self, o: Tensor) -> None:
+    def __init__(self, o: Tensor, imbalance: float = IMBALANCE) -> None:
         super().__init__()
         name = type(self).__name__
+        self.imbalance = _checked(name, imbalance)
         if o.ndim != 2 or not 0 < o.shape[1] <= o.shape[0]:
             raise ValueError(
                 f"{name}: O has shape {tuple(o.shape)}; it has to be (entries of the parameter, directions), with "
@@ -104,18 +178,6 @@ class _Projected(nn.Module):
             )
         self.register_buffer("o", o)
 
-    def project(self, value: Tensor) -> Tensor:
-        """Return P ``value`` = O Oᵀ ``value`` for a flattened parameter."""
-        return self.o @ (self.o.T @ value)
-
-    def _flat(self, value: Tensor) -> Tensor:
-        if value.numel() != self.o.shape[0]:
-            raise ValueError(
-                f"{type(self).__name__}: the parameter has shape {tuple(value.shape)}, {value.numel()} entries, and O "
-                f"has shape {tuple(self.o.shape)}; O needs one row an entry"
-            )
-        return value.reshape(-1)
-
 
 class DCS(_Projected):
     """A parameter as T(w, u, v) = (I - P)v + (Pw)⊙(Pu), P = OOᵀ: Eq. 7 as printed.
@@ -128,10 +190,15 @@ class DCS(_Projected):
     Args:
         o: orthonormal columns, the directions to constrain, shape (entries of the parameter, directions). The parameter
             is flattened in row-major order.
+        imbalance: u² - w² at the start, as in :class:`Hadamard`.
 
     Raises:
-        ValueError: if O has another form or its columns are not orthonormal.
+        ValueError: if O has another form, its columns are not orthonormal, or the imbalance is negative or infinite.
     """
+
+    def project(self, value: Tensor) -> Tensor:
+        """Return P ``value`` = O Oᵀ ``value`` for a flattened parameter."""
+        return self.o @ (self.o.T @ value)
 
     def forward(self, w: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Return T(w, u, v), in the shape of ``v``."""
@@ -140,7 +207,7 @@ class DCS(_Projected):
         return result.reshape(v.shape)
 
     def right_inverse(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return w, u and v with T(w, u, v) = ``value``; w and u are balanced.
+        """Return w, u and v with T(w, u, v) = ``value``, each in its shape.
 
         Raises:
             ValueError: if the parameter is not real, O has another number of rows than it has entries, or P is not
@@ -154,84 +221,99 @@ class DCS(_Projected):
                 f"DCS: with this O of shape {tuple(self.o.shape)}, P = OOᵀ is not diagonal and Eq. 7 cannot take every "
                 f"value of a parameter of shape {tuple(value.shape)}; use MirrorDCS"
             )
-        w, u = (self.project(factor).reshape(value.shape) for factor in balanced_factors(self.project(flat)))
+        w, u = (self.project(factor).reshape(value.shape) for factor in factors(self.project(flat), self.imbalance))
         return w, u, value.clone()
+
+    def _flat(self, value: Tensor) -> Tensor:
+        _require_rows(self, value, value.numel(), "an entry")
+        return value.reshape(-1)
 
 
 class MirrorDCS(_Projected):
-    """A parameter as (I - P)v + O((Oᵀw)⊙(Oᵀu)): Eq. 7 with its product in the coordinates of O.
+    """A parameter as (I - P)v + O(w⊙u): Eq. 7 with its product in the coordinates of O.
 
-    The mirror is Oᵀw = Oᵀu = 0, where Oᵀ of the parameter is 0; each column of O is a mirror of its own. Any value can
-    be reached, for every O: with O = (1, -1)/√2 over two neurons' weights it drives the two together.
+    Its w and u are the paper's Oᵀw and Oᵀu, all of them that counts. The mirror is w = u = 0, where Oᵀ of the parameter
+    is 0; each of their entries has a mirror of its own. Any value can be reached, for every O. Over two units' weights
+    O = (1, -1)/√2 drives the two together, here two channels of a convolution (:func:`ties`)::
+
+        mirrorsym.constrain(nn.Conv2d(512, 512, 3), "weight", mirrorsym.MirrorDCS(mirrorsym.ties(512, [3, 7]), axis=0))
 
     Args:
-        o: orthonormal columns, the directions to constrain, shape (entries of the parameter, directions). The parameter
-            is flattened in row-major order.
+        o: orthonormal columns, the directions to constrain, shape (units along the axis, directions); without an axis
+            (entries of the parameter, directions), the parameter flattened in row-major order.
+        axis: the axis of the parameter on which O acts, alike for all entries along the others.
+        imbalance: u² - w² at the start, as in :class:`Hadamard`.
 
     Raises:
-        ValueError: if O has another form or its columns are not orthonormal.
+        ValueError: if O has another form, its columns are not orthonormal, or the imbalance is negative or infinite.
     """
+
+    def __init__(self, o: Tensor, axis: int | None = None, imbalance: float = IMBALANCE) -> None:
+        super().__init__(o, imbalance)
+        self.axis = axis
 
     def forward(self, w: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Return the parameter, in the shape of ``v``."""
-        flat = self._flat(v)
-        product = (self.o.T @ self._flat(w)) * (self.o.T @ self._flat(u))
-        return (flat - self.project(flat) + self.o @ product).reshape(v.shape)
+        """Return the parameter, in the shape of ``v``.
+
+        Args:
+            w: shape (directions, entries along the other axes, which are 1 without an axis).
+            u: as w.
+            v: in the shape of the parameter.
+        """
+        rows = self._rows(v)
+        return self._shaped(rows + self.o @ (w * u - self.o.T @ rows), v.shape)
 
     def right_inverse(self, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return w, u and v at which the parameter is ``value``; w and u are balanced along each column of O.
+        """Return w, u and v at which the parameter is ``value``.
 
         Raises:
-            ValueError: if the parameter is not real, or O has another number of rows than it has entries.
+            ValueError: if the parameter is not real, or O has another number of rows than it has units.
         """
         _require_real("MirrorDCS", value)
-        w, u = balanced_factors(self.o.T @ self._flat(value))
-        return (self.o @ w).reshape(value.shape), (self.o @ u).reshape(value.shape), value.clone()
+        w, u = factors(self.o.T @ self._rows(value), self.imbalance)
+        return w, u, value.clone()
+
+    def _rows(self, value: Tensor) -> Tensor:
+        if self.axis is None:
+            _require_rows(self, value, value.numel(), "an entry")
+            return value.reshape(-1, 1)
+        if not -value.dim() <= self.axis < value.dim():
+            raise ValueError(f"MirrorDCS: the parameter has shape {tuple(value.shape)}, and no axis {self.axis}")
+        _require_rows(self, value, value.shape[self.axis], f"a unit along axis {self.axis}")
+        return value.movedim(self.axis, 0).reshape(value.shape[self.axis], -1)
+
+    def _shaped(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        if self.axis is None:
+            return rows.reshape(shape)
+        others = torch.empty(shape, device="meta").movedim(self.axis, 0).shape[1:]
+        return rows.reshape(len(rows), *others).movedim(0, self.axis)
 
 
-def constrain(module: Module, name: str, constraint: nn.Module) -> Module:
-    """Put a constraint on one parameter of a module, whose value stays what it is; return the module (Section 2.6).
+def ties(units: int, *groups: Sequence[int]) -> Tensor:
+    """Return the O of :class:`MirrorDCS` on whose mirror all units of a group are the same (Theorem 4).
 
     Args:
-        module: owner of the parameter.
-        name: the parameter's name in it, such as ``"weight"``.
-        constraint: :class:`Hadamard`, :class:`DCS` or :class:`MirrorDCS`.
+        units: how many there are.
+        groups: the units of each group by their numbers, each unit in one group at most.
+
+    Returns:
+        Orthonormal columns, shape (units, directions), one direction fewer than units in each group.
 
     Raises:
-        ValueError: if there is no such parameter, or the constraint does not fit it.
+        ValueError: if a unit is not there or in two places, or no group has two.
     """
-    if not isinstance(getattr(module, name, None), Tensor):
-        own = ", ".join(parameter for parameter, _ in module.named_parameters(recurse=False))
-        raise ValueError(f"{type(module).__name__} has no parameter {name!r}; it has {own or 'none of its own'}")
-    parametrize.register_parametrization(module, name, constraint)
-    return module
-
-
-def constrain_all(module: Module) -> Module:
-    """Write every parameter of a module and its submodules as w⊙u, values kept; return the module (Fig. 7).
-
-    Args:
-        module: the module; it is changed.
-    """
-    for submodule in list(module.modules()):
-        for name, _ in list(submodule.named_parameters(recurse=False)):
-            constrain(submodule, name, Hadamard())
-    return module
-
-
-def effective_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Yield (owner, name, value) of all that a module computes with: for a constrained parameter T of Eq. 7.
-
-    Args:
-        module: the module, constrained or not.
-    """
-    for submodule in module.modules():
-        if isinstance(submodule, parametrize.ParametrizationList):
-            continue
-        for name in getattr(submodule, "parametrizations", {}):
-            yield submodule, name, getattr(submodule, name)
-        for name, parameter in submodule.named_parameters(recurse=False):
-            yield submodule, name, parameter
+    members = [unit for group in groups for unit in group]
+    if len(set(members)) != len(members) or not all(0 <= unit < units for unit in members):
+        raise ValueError(f"ties: the groups {groups} have to hold each of the units 0 to {units - 1} at most once")
+    columns = []
+    for group in groups:
+        for number in range(1, len(group)):  # Helmert's contrasts: the next one against the mean of those before it
+            column = torch.zeros(units)
+            column[list(group[:number])], column[group[number]] = 1.0, -float(number)
+            columns.append(column / (number * (number + 1)) ** 0.5)
+    if not columns:
+        raise ValueError(f"ties: none of the groups {groups} has two units")
+    return torch.stack(columns, dim=1)
 
 
 def _require_real(constraint: str, value: Tensor) -> None:
@@ -240,3 +322,17 @@ def _require_real(constraint: str, value: Tensor) -> None:
             f"{constraint}: the parameter of shape {tuple(value.shape)} has dtype {value.dtype}; it has to be real and "
             "floating point"
         )
+
+
+def _require_rows(constraint: _Projected, value: Tensor, rows: int, each: str) -> None:
+    if rows != constraint.o.shape[0]:
+        raise ValueError(
+            f"{type(constraint).__name__}: the parameter has shape {tuple(value.shape)}, {value.numel()} entries, and "
+            f"O has shape {tuple(constraint.o.shape)}; O needs one row {each}"
+        )
+
+
+def _checked(constraint: str, imbalance: float) -> float:
+    if not 0 <= imbalance < float("inf"):
+        raise ValueError(f"{constraint}: imbalance is {imbalance}; it has to be 0 or a positive number")
+    return imbalance

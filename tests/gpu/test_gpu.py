@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mirrorsym.constraints import constrain_all
+from mirrorsym.constraining import constrain_all
 from reproduction.contract import Context, Stopped
 from reproduction.data.images import Images
 from reproduction.models.resnet import ResNet18

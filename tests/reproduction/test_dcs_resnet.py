@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mirrorsym.constraints import constrain_all, effective_parameters
+from mirrorsym.constraining import constrain_all, effective_parameters
 from reproduction.contract import Context
 from reproduction.data import digits
 from reproduction.data.images import Images

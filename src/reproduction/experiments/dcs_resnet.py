@@ -70,11 +70,11 @@ def run(settings: DcsResnetSettings, grid: Grid, seed: int, context: Context) ->
 
 def build(settings: DcsResnetSettings, parameterization: str, channels: int, classes: int) -> ResNet18:
     """Return the network of one arm, with random initial values."""
-    from mirrorsym.constraints import constrain_all
+    from mirrorsym.constraining import constrain_all
     from reproduction.models.resnet import ResNet18
 
     network = ResNet18(channels, classes, settings.width, settings.stem_stride)
-    return constrain_all(network) if parameterization == DCS else network
+    return constrain_all(network, imbalance=0.0) if parameterization == DCS else network
 
 
 def _train(
@@ -107,7 +107,7 @@ def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
     """Return the fraction of a network's parameters, products where they have factors, below a magnitude."""
     import torch
 
-    from mirrorsym.constraints import effective_parameters
+    from mirrorsym.constraining import effective_parameters
 
     with torch.no_grad():
         counts = [((value.abs() < threshold).sum(), value.numel()) for *_, value in effective_parameters(network)]
@@ -118,7 +118,7 @@ def prune(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> None:
     """Set the parameters below a magnitude to zero, both factors where they have factors."""
     import torch
 
-    from mirrorsym.constraints import effective_parameters
+    from mirrorsym.constraining import effective_parameters
 
     with torch.no_grad():
         for owner, name, value in list(effective_parameters(network)):
