@@ -8,14 +8,14 @@ pull towards. Rescaling gives sparsity, rotation low rank, permutation identical
 
     x = torch.randn(64, 8)
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
-    monitor = mirrorsym.CollapseMonitor(model, mirrorsym.find_symmetries(model, x))
+    watch = mirrorsym.watch(model, x, every=500)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, weight_decay=0.03)
     for step in range(1000):
         optimizer.zero_grad()
         (model(x) - x[:, :1]).square().mean().backward()
         optimizer.step()
-    monitor.update()
-    print(monitor.summary())  # two or three of the 16 hidden neurons are different, the others are their copies
+        watch.step()
+    print(watch.summary())  # two or three of the 16 hidden neurons are different, the others are their copies
 
 It needs numpy and torch. Importing it costs nothing until a name is used.
 """
@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from mirrorsym.symmetries import Symmetry as Symmetry
     from mirrorsym.symmetries import find_symmetries as find_symmetries
     from mirrorsym.symmetries import holds as holds
-    from mirrorsym.watch import CollapseMonitor as CollapseMonitor
+    from mirrorsym.watching import CollapseMonitor as CollapseMonitor
+    from mirrorsym.watching import watch as watch
 
 _NAMES = {
     "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
@@ -74,7 +75,7 @@ _NAMES = {
     "rotation_mirror sectors",
     "stability": "gamma_0 gamma_1 lyapunov_exponent lyapunov_spectrum second_order_critical_learning_rate",
     "symmetries": "Slot Symmetry find_symmetries holds",
-    "watch": "CollapseMonitor",
+    "watching": "CollapseMonitor watch",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 """Where each public name is defined."""

@@ -17,7 +17,7 @@ from torch.nn.utils import parameters_to_vector, parametrize, vector_to_paramete
 
 from benchmarks.in_context_regressor import InContextRegressor
 from mirrorsym.symmetries import Slot, Symmetry, find_symmetries, holds
-from mirrorsym.watch import CollapseMonitor
+from mirrorsym.watching import CollapseMonitor
 
 torch.set_num_threads(1)
 
