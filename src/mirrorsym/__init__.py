@@ -15,7 +15,7 @@ pull towards. Rescaling gives sparsity, rotation low rank, permutation identical
         (model(x) - x[:, :1]).square().mean().backward()
         optimizer.step()
         watch.step()
-    print(watch.summary())  # two or three of the 16 hidden neurons are different, the others are their copies
+    print(watch.summary())  # one or two of the 16 hidden neurons are different, the others are their copies
 
 It needs numpy and torch. Importing it costs nothing until a name is used.
 """
