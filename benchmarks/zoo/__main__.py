@@ -159,7 +159,7 @@ def page(rows: dict[str, Row]) -> str:
         f"- {groups} of Torch-Pruning's groups in which the exchange of two units truly holds were found. Its "
         "others are no symmetries: the outputs themselves, and channels of different heads.",
         f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries written down by hand for Llama, "
-        "GPT-2, ViT and ResNet18 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
+        "GPT-2, ViT, ResNet18 and ResNetV2 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
         "",
         "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
         "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "

@@ -112,8 +112,8 @@ def _heads(head: int, size: int, offset: int = 0) -> list[int]:
     return list(range(offset + head * size, offset + (head + 1) * size))
 
 
-def llama(state: State) -> Iterator[Expected]:
-    """Two layers, four heads of 8 on two groups of keys and values, a stream of 32."""
+def llama(state: State, groups: int = 2) -> Iterator[Expected]:
+    """Two layers, four heads of 8 on one group of keys and values or on two, a stream of 32."""
     norms = [name for name in state if "norm" in name]
     read = [name for name in state if any(p in name for p in ("q_proj", "k_proj", "v_proj", "gate", "up"))]
     written = [name for name in state if any(p in name for p in ("o_proj", "down"))]
@@ -137,19 +137,21 @@ def llama(state: State) -> Iterator[Expected]:
         yield Exchange("query heads of a group", [
             ((q, 0, queries[0]), (q, 0, queries[1])), ((o, 1, queries[0]), (o, 1, queries[1]))
         ])  # fmt: skip
-        yield Exchange("groups of keys and values", [
-            *(((name, axis, _heads(0, 16)), (name, axis, _heads(1, 16))) for name, axis in ((q, 0), (o, 1))),
-            *(((name, 0, _heads(0, 8)), (name, 0, _heads(1, 8))) for name in (k, v)),
-        ])  # fmt: skip
-        for group in (0, 1):
-            members, own = [_heads(2 * group + h, 8) for h in (0, 1)], _heads(group, 8)
+        if groups == 2:
+            yield Exchange("groups of keys and values", [
+                *(((name, axis, _heads(0, 16)), (name, axis, _heads(1, 16))) for name, axis in ((q, 0), (o, 1))),
+                *(((name, 0, _heads(0, 8)), (name, 0, _heads(1, 8))) for name in (k, v)),
+            ])  # fmt: skip
+        shared = 4 // groups
+        for group in range(groups):
+            members, own = [_heads(shared * group + h, 8) for h in range(shared)], _heads(group, 8)
             yield Linear("values of a group", [(v, 0, own)], [(o, 1, head) for head in members], _any(8))
             for plane in range(4):
                 places = [[rows[plane], rows[plane + 4]] for rows in [*members, own]]
                 for what, direction in (("turn", [[0.0, -1.0], [1.0, 0.0]]), ("stretch", [[1.0, 0.0], [0.0, 1.0]])):
                     yield Linear(
-                        f"{what} of a plane of queries and keys", [(q, 0, rows) for rows in places[:2]],
-                        [(k, 0, places[2])], torch.tensor(direction, dtype=torch.double),
+                        f"{what} of a plane of queries and keys", [(q, 0, rows) for rows in places[:-1]],
+                        [(k, 0, places[-1])], torch.tensor(direction, dtype=torch.double),
                     )  # fmt: skip
 
 
@@ -240,10 +242,39 @@ def resnet18(state: State) -> Iterator[Expected]:
                 yield _flip("a channel before its BatchNorm", [(block + name, 0) for name in flipped])
 
 
+def resnetv2(state: State) -> Iterator[Expected]:
+    """Two stages of one block, between GroupNorms of 32 groups: one exchange for each family of units that there is.
+
+    Channels change places within their group, whole groups with each other. Of 32, 64, 128 and 256 channels, groups
+    have 1, 2, 4 and 8: the stem and the first stage's two hidden layers have one family each; its stream, the second
+    stage's hidden layers and its stream have 32 + 1.
+    """
+    layers = [("stages.0.blocks.0.norm1", ["stem.conv.weight"])]
+    readers = {}
+    for stage in (0, 1):
+        block = f"stages.{stage}.blocks.0."
+        readers[layers[-1][0]] = [block + "conv1.weight", block + "downsample.conv.weight"]
+        layers += [(block + "norm2", [block + "conv1.weight"]), (block + "norm3", [block + "conv2.weight"])]
+        readers |= {block + "norm2": [block + "conv2.weight"], block + "norm3": [block + "conv3.weight"]}
+        behind = "norm" if stage else "stages.1.blocks.0.norm1"
+        layers.append((behind, [block + "conv3.weight", block + "downsample.conv.weight"]))
+    readers["norm"] = ["head.fc.weight"]
+    for norm, writers in layers:
+        axes = [(name, 0) for name in (*writers, norm + ".weight", norm + ".bias")]
+        axes += [(name, 1) for name in readers[norm]]
+        size = len(state[norm + ".weight"]) // 32
+        for group in range(32 if size > 1 else 0):
+            yield _units(f"channels of a group of {norm}", axes, size * group, size * group + 1)
+        pairs = [((name, axis, _heads(0, size)), (name, axis, _heads(1, size))) for name, axis in axes]
+        yield Exchange(f"groups of {norm}", pairs)
+
+
 EXPECTED: dict[str, Callable[[State], Iterator[Expected]]] = {
     "llama": llama,
     "gpt2": gpt2,
     "vit": vit,
     "resnet18 ×1/8": resnet18,
+    "llama, one key and value": lambda state: llama(state, groups=1),
+    "timm resnetv2": resnetv2,
 }
 """By the network's name in the zoo."""

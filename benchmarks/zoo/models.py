@@ -225,6 +225,7 @@ TRANSFORMERS = [
     _transformers("bloom", "BloomForCausalLM", "BloomConfig", vocab_size=50, hidden_size=32, n_layer=2, n_head=4),
     _transformers("phi", "PhiForCausalLM", "PhiConfig", **_DENSE, partial_rotary_factor=0.5),
     _transformers("llama", "LlamaForCausalLM", "LlamaConfig", **_DENSE, num_key_value_heads=2),
+    _transformers("llama, one key and value", "LlamaForCausalLM", "LlamaConfig", **_DENSE, num_key_value_heads=1),
     _transformers(
         "mixtral", "MixtralForCausalLM", "MixtralConfig",
         **_DENSE, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,

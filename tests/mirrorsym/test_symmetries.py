@@ -235,6 +235,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[tuple[str, int],
             ("permutation", 2): 3,
         },
     ),
+    "heads that share one key and value": (
+        lambda: Attention(groups=1),
+        TOKENS,
+        {("general_linear", 12): 1, ("general_linear", 8): 2, ("permutation", 4): 1},
+    ),
+    "rotary heads that share one key and value": (
+        lambda: Attention(groups=1, rotary=8),
+        TOKENS,
+        {("general_linear", 12): 1, ("complex", 4): 1, ("general_linear", 8): 1, ("permutation", 4): 1},
+    ),
     "einsum": (
         Einsum,
         torch.randn(2, 5, 4),

@@ -54,6 +54,13 @@ def test_symmetries_written_down_by_hand_are_found(name: str) -> None:
     assert [one.what for one in expected if not one.found(found, living.state)] == []
 
 
+def test_channels_and_groups_between_group_norms_are_exchanged_in_as_many_families_as_counted_by_hand() -> None:
+    model, inputs, keywords = entry_of("timm resnetv2").make()
+    by_hand = list(EXPECTED["timm resnetv2"](dict(model.state_dict())))
+    assert len(by_hand) == 3 * 1 + 4 * (32 + 1)
+    assert len(find_symmetries(model, *inputs, **keywords).of_kind("permutation")) == len(by_hand)
+
+
 @pytest.mark.parametrize(
     "name", ["u-net", "minimal gpt", "einsum attention", "densenet", "convnext", "vgg", "timm vit"]
 )

@@ -40,7 +40,7 @@ def draw(twin: Twin, seed: int) -> dict[str, Tensor]:
 def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.cpu().clone()
-    noise = (torch.rand(tensor.shape, generator=generator, dtype=torch.double) - 0.5).mul_(12**0.5)
+    noise = torch.rand(tensor.shape, generator=generator, dtype=torch.double).sub_(0.5).mul_(12**0.5)
     if tensor.dim() > 1 and tensor.shape[0] > 1:
         return noise.div_(tensor[0].numel() ** 0.5)
     if tensor.numel() and float(tensor.min()) > 0:

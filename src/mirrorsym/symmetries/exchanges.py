@@ -99,9 +99,8 @@ class Exchanges:
                 copies = []
                 for image in maps:
                     for inner in mine:
-                        if all(name in image for names in inner for name in names):
-                            copies.append(tuple(tuple(image[name] for name in names) for names in inner))
-                            covered |= {image[names[0]] for names in inner if names[0] in covered}
+                        copies.append(tuple(tuple(image.get(name, name) for name in names) for names in inner))
+                        covered |= {image.get(names[0], names[0]) for names in inner if names[0] in covered}
                 mine += [*copies, family]
             found += mine
         return found

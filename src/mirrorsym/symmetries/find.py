@@ -69,8 +69,12 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     ]
     candidates = Candidates(follower.atoms, axes)
     finder = _Finder(twin, candidates)
+    check = Check(twin, tensors, 0, outputs)
+    del tensors, outputs  # two of each are too much memory
     for seed in range(DRAWS):
-        check = Check(twin, tensors, seed, outputs) if seed == 0 else Check(twin, draw(twin, seed), seed)
+        if seed > 0:
+            check.forget()
+            check = Check(twin, draw(twin, seed), seed)
         if check.usable:
             finder.decide(check)
             if not finder.open:

@@ -58,10 +58,20 @@ class Slot:
 
     def put(self, tensor: Tensor, block: Tensor) -> Tensor:
         """Return a copy of the tensor with other entries of each unit, shape (units, entries)."""
+        changed = tensor.clone(memory_format=torch.contiguous_format)
+        self.write(changed, block)
+        return changed
+
+    def write(self, tensor: Tensor, block: Tensor) -> None:
+        """Write other entries of each unit, shape (units, entries), into a tensor."""
         front, shape = self._front(tensor)
         places = self.indices(len(block)).to(tensor.device)
-        changed = front.index_copy(0, places, block.reshape(len(places), *front.shape[1:]).to(front))
-        return changed.reshape(shape).movedim(tuple(range(len(self.axes))), self.axes).contiguous()
+        rows = block.reshape(len(places), *front.shape[1:]).to(front)
+        if len(self.axes) == 1:
+            front.index_copy_(0, places, rows)
+        else:  # the flattened axes may be a copy
+            changed = front.index_copy(0, places, rows)
+            tensor.copy_(changed.reshape(shape).movedim(tuple(range(len(self.axes))), self.axes))
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -293,7 +303,9 @@ class Symmetry:
             )
 
 
-def transformed(state: State, elements: Iterable[tuple[Symmetry, Tensor]]) -> dict[str, Tensor]:
+def transformed(
+    state: State, elements: Iterable[tuple[Symmetry, Tensor]], room: State | None = None
+) -> dict[str, Tensor]:
     """Return all parameters and buffers after transformations by symmetries, which all leave the outputs unchanged.
 
     Signs, factors and orders are gathered first, so that each parameter is read once for each of its axes.
@@ -301,36 +313,64 @@ def transformed(state: State, elements: Iterable[tuple[Symmetry, Tensor]]) -> di
     Args:
         state: parameters and buffers by name.
         elements: symmetries, each with an element of its group.
+        room: tensors of the parameters' shapes to write into, for names that have one; no gradient passes through them.
     """
-    result = dict(state)
     names = {plain(name): name for name in state}
-    factors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
-    orders: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    factors: dict[str, dict[tuple[int, ...], Tensor]] = {}
+    orders: dict[str, dict[tuple[int, ...], Tensor]] = {}
     others: list[tuple[Symmetry, Tensor]] = []
     for symmetry, element in elements:
         if element.dim() == 2 or element.is_complex():
             others.append((symmetry, element))
             continue
         for slot in symmetry.slots:
-            key = (slot.name if slot.name in result else names[plain(slot.name)], slot.axes)
-            size = math.prod(result[key[0]].shape[axis] for axis in slot.axes)
+            name = slot.name if slot.name in state else names[plain(slot.name)]
+            size = math.prod(state[name].shape[axis] for axis in slot.axes)
             places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)
             if element.is_floating_point():
-                along = factors.setdefault(key, torch.ones(size, dtype=torch.double))
+                along = factors.setdefault(name, {}).setdefault(slot.axes, torch.ones(size, dtype=torch.double))
                 along[places] *= (element.double() ** slot.power)[:, None].cpu()
             else:
-                order = orders.setdefault(key, torch.arange(size))
+                order = orders.setdefault(name, {}).setdefault(slot.axes, torch.arange(size))
                 order[places] = order[places[element.cpu()]]
-    for (name, axes), along in factors.items():
-        result[name] = result[name] * _beside(result[name], axes, along)
-    for (name, axes), order in orders.items():
-        result[name] = _reordered(result[name], axes, order)
+    result = dict(state)
+    for name in dict.fromkeys((*factors, *orders)):
+        given = (room or {}).get(name)
+        result[name] = _scaled_and_ordered(state[name], factors.get(name, {}), orders.get(name, {}), given)
     for symmetry, element in others:
         for slot in symmetry.slots:
-            name = slot.name if slot.name in result else names[plain(slot.name)]
+            name = slot.name if slot.name in state else names[plain(slot.name)]
+            if result[name] is state[name]:  # else it is a copy already
+                given = (room or {}).get(name)
+                result[name] = (
+                    state[name].clone(memory_format=torch.contiguous_format)
+                    if given is None
+                    else given.copy_(state[name])
+                )
             block = slot.take(result[name], symmetry.units)
-            result[name] = slot.put(result[name], symmetry.act(slot, element.to(block.device), block))
+            slot.write(result[name], symmetry.act(slot, element.to(block.device), block))
     return _tied(state, result)
+
+
+def _scaled_and_ordered(
+    tensor: Tensor,
+    factors: Mapping[tuple[int, ...], Tensor],
+    orders: Mapping[tuple[int, ...], Tensor],
+    room: Tensor | None,
+) -> Tensor:
+    """Return a parameter times factors along some axes, and then in another order along some; in ``room``, if given."""
+    made = tensor
+    for axes, along in factors.items():
+        beside = _beside(tensor, axes, along)
+        if made is not tensor:
+            made.mul_(beside)
+        elif room is None or len(orders) % 2:  # each order changes between room and what is beside it
+            made = tensor * beside
+        else:
+            made = torch.mul(tensor, beside, out=room)
+    for left, (axes, order) in zip(range(len(orders), 0, -1), orders.items(), strict=True):
+        made = _reordered(made, axes, order, room if left % 2 else None)
+    return made
 
 
 def _tied(state: State, result: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -349,12 +389,16 @@ def _beside(tensor: Tensor, axes: tuple[int, ...], along: Tensor) -> Tensor:
     return moved.movedim(tuple(range(len(axes))), axes).to(tensor)
 
 
-def _reordered(tensor: Tensor, axes: tuple[int, ...], order: Tensor) -> Tensor:
+def _reordered(tensor: Tensor, axes: tuple[int, ...], order: Tensor, room: Tensor | None = None) -> Tensor:
+    order = order.to(tensor.device)
     if len(axes) == 1:
-        return tensor.index_select(axes[0], order.to(tensor.device))
+        if room is None:
+            return tensor.index_select(axes[0], order)
+        return torch.index_select(tensor, axes[0], order, out=room)
     front = tensor.movedim(axes, tuple(range(len(axes))))
-    flat = front.flatten(0, len(axes) - 1).index_select(0, order.to(tensor.device))
-    return flat.reshape(front.shape).movedim(tuple(range(len(axes))), axes)
+    flat = front.flatten(0, len(axes) - 1).index_select(0, order)
+    made = flat.reshape(front.shape).movedim(tuple(range(len(axes))), axes)
+    return made if room is None else room.copy_(made)
 
 
 def _copy(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

@@ -243,10 +243,15 @@ class Ties:
         first, second = left[index], right[index]
         made = self.atoms.new(len(index))
         made[(first == 0) | (second == 0)] = 0
-        self._bundle(made, (first, apart_from[0]), (second, apart_from[1]))
+        counts = [len(np.unique(part)) for part in (first, second)]
+        # Each of one meets each of the other: heads and the places in a head, where all heads share their values.
+        grid = min(counts) > 1 and len(index) == counts[0] * counts[1]
+        self._bundle(made, (first, grid or apart_from[0]), (second, grid or apart_from[1]))
         self.atoms.total(made, first, second, 1, power)
-        if not apart:
+        if grid or not apart:
             self.atoms.along(made, second if smaller_first else first)
+        if grid:
+            self.atoms.along(made, first if smaller_first else second)
         if bend:
             # A factor that is the same for several units mixes with none of them.
             self.atoms.bend(np.concatenate([made, first, second]) if apart else flat(smaller))

@@ -9,7 +9,7 @@ rounding does.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,8 @@ FEW = 8
 PATIENCE = 5.0
 """Seconds for checks one by one; where they take longer, random halves of the groups are checked together."""
 HALVES = 8
+AT_ONCE = 1_000_000
+"""So many entries of a parameter are multiplied with their gradients at a time."""
 
 
 def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bool:
@@ -75,28 +77,30 @@ class Check:
         self._generator = torch.Generator().manual_seed(seed)
         self._seed = seed
         self._sums: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
+        self._room: dict[str, Tensor] = {}
         self.tensors = tensors
         self._reference = self._outputs(tensors) if outputs is None else twin.values(outputs)
         self._finite = [out.isfinite() & (out.abs() < LARGEST) for out in self._reference]
         with torch.no_grad():
             moved = {
-                name: self._rounded(tensor) if name in twin.trained else tensor for name, tensor in tensors.items()
+                name: self._rounded(tensor) if name in twin.trained and tensor.is_floating_point() else tensor
+                for name, tensor in tensors.items()
             }
             start = time.perf_counter()
             changes = self._changes(self._outputs(moved))
             self._forward_seconds = time.perf_counter() - start
+            del moved
         self._floor = [max(change, 4 * torch.finfo(torch.double).eps) for change in changes]
-        del moved
         self.usable = bool(changes) and max(changes) < WORST_ROUNDING
         self.gradients = self._gradients() if self.usable else {}
 
     def _rounded(self, tensor: Tensor) -> Tensor:
         """Return a parameter moved by one rounding, up or down."""
-        result = tensor
+        result = tensor.clone()
         for axis, size in enumerate(tensor.shape):
             shape = [size if place == axis else 1 for place in range(tensor.dim())]
             signs = torch.randint(0, 2, shape, generator=self._generator).double() * 2 - 1
-            result = result * (1 + torch.finfo(torch.double).eps * signs)
+            result *= 1 + torch.finfo(torch.double).eps * signs
         return result
 
     @torch.no_grad()
@@ -152,6 +156,10 @@ class Check:
                 changes.append(difference / size if difference == difference else float("inf"))
         return changes
 
+    def forget(self) -> None:
+        """Give up all that takes memory."""
+        self.tensors, self.gradients, self._sums = {}, {}, {}
+
     # Continuous ones
 
     def continuous(self, symmetry: Symmetry) -> bool:
@@ -170,17 +178,12 @@ class Check:
             return self._mixed(symmetry)
         return True
 
-    def _parts(self, symmetry: Symmetry) -> list[tuple[Any, Tensor, Tensor]]:
-        """Return the slots with a gradient, the weights and the gradients, shapes (units, entries)."""
-        return [
-            (
-                slot,
-                slot.take(self.tensors[slot.name], symmetry.units),
-                slot.take(self.gradients[slot.name], symmetry.units),
-            )
-            for slot in symmetry.slots
-            if slot.name in self.gradients
-        ]
+    def _parts(self, symmetry: Symmetry) -> Iterator[tuple[Slot, Tensor, Tensor]]:
+        """Yield the slots with a gradient, the weights and the gradients, shapes (units, entries)."""
+        for slot in symmetry.slots:
+            if slot.name in self.gradients:
+                units = symmetry.units
+                yield slot, slot.take(self.tensors[slot.name], units), slot.take(self.gradients[slot.name], units)
 
     def _diagonal(self, symmetry: Symmetry) -> tuple[Tensor, Tensor]:
         total = torch.zeros(symmetry.units, dtype=torch.double)
@@ -196,13 +199,27 @@ class Check:
         """Return for each unit Σ w∇, Σ |w∇| and Σ (w∇)² over its entries in one slot."""
         key = (slot.name, slot.axes)
         if key not in self._sums:
-            product = self.tensors[slot.name] * self.gradients[slot.name]
-            front = product.movedim(slot.axes, tuple(range(len(slot.axes)))).flatten(0, len(slot.axes) - 1)
-            flat = front.flatten(1) if front.dim() > 1 else front[:, None]
-            self._sums[key] = (flat.sum(1), flat.abs().sum(1), flat.square().sum(1))
+            parts = [
+                (product.sum(1), product.abs().sum(1), product.square().sum(1))
+                for product in self._along(slot.name, slot.axes)
+            ]
+            sums, sizes, squares = (torch.cat(part) for part in zip(*parts, strict=True))
+            self._sums[key] = (sums, sizes, squares)
         places = slot.indices(units).reshape(units, slot.repeat)
         sums, sizes, squares = self._sums[key]
         return sums[places].sum(1), sizes[places].sum(1), squares[places].sum(1)
+
+    def _along(self, name: str, axes: tuple[int, ...]) -> Iterator[Tensor]:
+        """Yield a parameter times its gradient, shape (places along the axes, entries), some places at a time."""
+        first = tuple(range(len(axes)))
+        weights, gradients = (
+            tensor.reshape(tensor.shape or (1,)).movedim(axes, first).flatten(0, len(axes) - 1)
+            for tensor in (self.tensors[name], self.gradients[name])
+        )
+        rows = max(1, AT_ONCE * len(weights) // max(1, weights.numel()))
+        for some, others in zip(weights.split(rows), gradients.split(rows), strict=True):
+            product = some * others
+            yield product.flatten(1) if product.dim() > 1 else product[:, None]
 
     def _planes(self, symmetry: Symmetry) -> bool:
         if any(slot.repeat % 2 for slot in symmetry.slots):
@@ -251,7 +268,14 @@ class Check:
         names = [slot.name for slot in symmetry.slots]
         if len(set(names)) == len(names):
             return True
-        state = {name: self.tensors[name] for name in names}
+        state = {}
+        for name in names:
+            tensor = self.tensors[name]
+            acting = {axis for slot in symmetry.slots if slot.name == name for axis in slot.axes}
+            for axis in range(tensor.dim()):
+                if axis not in acting:  # what it does is the same all along this one
+                    tensor = tensor.narrow(axis, 0, 1)
+            state[name] = tensor
         changed = symmetry.transform(state, symmetry.sample(self._seed))
         return any(not torch.allclose(changed[n], state[n], rtol=1e-9) for n in state if n in self._twin.trained)
 
@@ -260,7 +284,7 @@ class Check:
         return [
             name
             for name, gradient in self.gradients.items()
-            if gradient.numel() and float((gradient * self.tensors[name]).abs_().max()) < ALIVE / 100
+            if gradient.numel() and max(float(part.abs_().max()) for part in self._along(name, (0,))) < ALIVE / 100
         ]
 
     # Finite ones
@@ -271,6 +295,8 @@ class Check:
         It comes last: to save memory, the gradients are given up before the parameters are transformed.
         """
         self.gradients = {}
+        names = {slot.name for symmetry in symmetries for slot in symmetry.slots}
+        self._room = {name: torch.empty_like(self.tensors[name]) for name in names}
         few = [s for s in symmetries if s.units < FEW]
         kept = self._together([s for s in symmetries if s.units >= FEW])
         if len(few) * 2 * self._forward_seconds <= PATIENCE:
@@ -283,6 +309,7 @@ class Check:
                 rest = [s for s, inside in zip(left, chosen, strict=True) if not inside]
                 left = [*self._together(half), *rest]
             kept += left
+        self._room = {}
         known = {id(symmetry) for symmetry in kept}
         return [symmetry for symmetry in symmetries if id(symmetry) in known]
 
@@ -299,9 +326,8 @@ class Check:
         """Return whether the outputs stay, for two elements of each group: of permutations a cycle and an exchange."""
         for turn in range(2):
             elements = [(s, self._element(s, turn, number)) for number, s in enumerate(symmetries)]
-            state = transformed(self.tensors, elements)
+            state = transformed(self.tensors, elements, self._room)
             changes = self._changes(self._outputs(state))
-            del state  # before the next one is made
             if any(not change <= ROUNDINGS * floor for change, floor in zip(changes, self._floor, strict=True)):
                 return False
         return True
