@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -49,7 +49,7 @@ def run(settings: FactorizationStabilitySettings, grid: Grid, seed: int, context
             factorization.spectrum(float(learning_rate), float(signal), samples, settings.steps, settings.dimension)
         )
         context.progress(index + 1, len(points), {})
-    values = {
+    values: dict[str, list[Any]] = {
         "lyapunov_exponent": [one.exponents for one in spectra],
         "exponent_error": [one.errors for one in spectra],
         "escape_rate": [one.escape for one in spectra],

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mirrorsym.stability import orthonormalize, second_order_critical_learning_rate
+from mirrorsym.stability import second_order_critical_learning_rate
 
 Array = NDArray[np.float64]
+Columns = NDArray[np.floating]
+"""Of either precision."""
 BATCHES = 8
 """Into how many parts an average is cut to know its standard error."""
 BLOCK = 64
@@ -104,7 +106,7 @@ class _Product:
         self.noise_std = np.sqrt(variance).astype(np.float32)
         # Start at the modes of the diagonal approximation, those with the least noise first: little is left to turn.
         order = np.arange(dimension)[::-1]
-        self.columns = np.zeros((2 * dimension, dimension), np.float32)
+        self.columns: Columns = np.zeros((2 * dimension, dimension), np.float32)
         self.columns[order, np.arange(dimension)] = self.columns[dimension + order, np.arange(dimension)] = np.sqrt(0.5)
         # Steps between two factorizations: first what no product exceeds, then by how fast columns turn out to part.
         output_norm = np.sqrt((signal**2 + (1 - signal) ** 2 * variance).sum())
@@ -117,7 +119,8 @@ class _Product:
             count = min(int(self.period), steps)
             for start in range(0, count, BLOCK):
                 self._advance(min(BLOCK, count - start))
-            self.columns, growth = orthonormalize(self.columns)
+            self.columns, triangle = np.linalg.qr(self.columns)
+            growth = np.log(np.abs(np.diagonal(triangle)))
             total += growth
             steps -= count
             spread = float(np.ptp(np.append(growth, 0)))  # with 0: what all columns share must not overflow either
@@ -140,7 +143,7 @@ class _Product:
         return Spectrum(mean[order], error[order], float(mean[0]), float(error[0]), 2 * steps, settled=False)
 
 
-def advance(columns: Array, x: Array, y: Array, learning_rate: float) -> Array:
+def advance(columns: Columns, x: Columns, y: Columns, learning_rate: float | np.floating) -> Columns:
     """Apply several steps of linearized matrix factorization to a set of columns with matrix products only.
 
     The steps change ``a`` within the span of the outputs and ``b`` within that of the inputs, by coefficients that
