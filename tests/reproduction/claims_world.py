@@ -139,6 +139,10 @@ def factorization_stability() -> xr.Dataset:
     growth = 0.5 * np.log1p(2 * data.signal * data.learning_rate)  # half of gradient descent's
     exponents = xr.where(data.mode < np.minimum(rank, 199), growth, -1.0)
     data["lyapunov_exponent"] = exponents.transpose(*data["lyapunov_exponent"].dims)
+    data["exponent_error"] = 1e-3 * abs(data["lyapunov_exponent"])
+    data["escape_rate"] = data["lyapunov_exponent"].max("mode")
+    data["escape_error"] = 1e-3 * data["escape_rate"]
+    data["settled"][:] = 1.0
     return data
 
 

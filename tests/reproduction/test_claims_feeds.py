@@ -75,7 +75,7 @@ REFUTING: dict[str, list[Edit]] = {
     "favoured_by_sgd_not_by_gd": [("sparsity", SETTINGS, {"initial_variance": 1e-40}, {})],
     "phase_boundary_is_the_exponents_sign": [("sparsity_phase", "sparsity", lambda old: 1 - old, {})],
     "collapse_can_generalize": [("sparsity", "weight", 0.5, RESCALED)],
-    "noise_slows_the_escape": [("factorization_stability", "lyapunov_exponent", lambda old: 9 * old, {})],
+    "noise_slows_the_escape": [("factorization_stability", "escape_rate", lambda old: 9 * old, {})],
     "rank_falls_with_learning_rate": [("matrix_factorization", "rank", 200.0, FACTORED)],
     "rank_falls_with_label_noise": [("matrix_factorization", "rank", 150.0, FACTORED)],
     "residual_always_full_rank": [("matrix_factorization", "rank", 100.0, RESIDUAL | {"signal": 0.02})],
@@ -209,6 +209,22 @@ def test_digits_do_not_decide_what_is_said_of_cifar10(world: World) -> None:
     elsewhere = verdict(claim, world | {"homogeneity": digits})
     assert elsewhere["verdict"] == UNDECIDED
     assert "digits" in elsewhere["reason"]
+
+
+@pytest.mark.parametrize(("factor", "exact"), [(1.0, 1.0), (3.0, 0.0)])
+def test_copies_in_proportion_are_told_from_exact_ones(world: World, factor: float, exact: float) -> None:
+    """Neurons whose weights are a factor of each other's fire alike as copies do."""
+    data = world["homogeneity"].copy(deep=True)
+    data["correlation_pre"] = xr.ones_like(data["correlation_pre"])
+    size = np.where(np.arange(128) % 2, factor, 1.0)
+    apart = abs(size[:, None] - size) / np.hypot(size[:, None], size)  # of weights size times one direction
+    apart[size[:, None] == size] = 0.0
+    data["weight_distance"] = xr.zeros_like(data["weight_distance"]) + apart
+    controls = verdict(CLAIMS["neural_collapse_is_the_permutation"], world | {"homogeneity": data})["controls"]
+    proportional, copies = (one["effect"] for one in controls if one["record"])
+    assert proportional == 1
+    among_unequal = 64 * 64 / (128 * 127 / 2)
+    assert copies == pytest.approx(1 - (1 - exact) * among_unequal)
 
 
 def test_longer_training_that_undoes_an_effect_refutes_the_claim(world: World) -> None:

@@ -169,53 +169,65 @@ def test_factorization_block_equals_single_steps() -> None:
 
 
 def test_factorization_spectrum_equals_its_slow_twin() -> None:
-    learning_rate, signal, dimension, steps = 0.02, 0.3, 6, 1003
+    """Every step by itself, one factorization a step, in float64 and without a rule when to stop."""
+    learning_rate, signal, dimension, steps = 0.02, 0.3, 6, 512
     fast = factorization.spectrum(learning_rate, signal, np.random.default_rng(3), steps=steps, dimension=dimension)
-    blocks = _drawn_blocks(np.random.default_rng(3), learning_rate, signal, dimension, steps)
+    drawn = np.random.default_rng(3).standard_normal((fast.steps, 2 * dimension), dtype=np.float32).astype(float)
+    x, noise = drawn[:, :dimension], drawn[:, dimension:]
+    y = signal * x + (1 - signal) * np.sqrt(2 / np.arange(1, dimension + 1)) * noise
     order = np.arange(dimension)[::-1]
     basis = np.concatenate([np.eye(dimension)[:, order]] * 2) / np.sqrt(2)
-    total = np.zeros(dimension)
-    for index, (x, y) in enumerate(blocks):
+    growth = np.empty((fast.steps, dimension))
+    for step in range(fast.steps):
         matrix = np.eye(2 * dimension)
-        matrix[:dimension, dimension:] = 2 * learning_rate * np.outer(y, x)
-        matrix[dimension:, :dimension] = 2 * learning_rate * np.outer(x, y)
+        matrix[:dimension, dimension:] = 2 * learning_rate * np.outer(y[step], x[step])
+        matrix[dimension:, :dimension] = 2 * learning_rate * np.outer(x[step], y[step])
         basis, triangle = np.linalg.qr(matrix @ basis)
-        if index >= steps // 4:
-            total += np.log(np.abs(np.diag(triangle)))
-    np.testing.assert_allclose(fast, np.sort(total / steps)[::-1], atol=1e-10)
-
-
-def _drawn_blocks(
-    rng: np.random.Generator, learning_rate: float, signal: float, dimension: int, steps: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Repeat the draws of the fast path, which come in blocks."""
-    noise_std = np.sqrt(2 / np.arange(1, dimension + 1))
-    block = factorization._block_length(learning_rate, signal, noise_std)
-    burn_in = steps // 4
-    edges = sorted({*range(0, burn_in, block), burn_in, *range(burn_in, burn_in + steps, block), burn_in + steps})
-    pairs = []
-    for start, stop in pairwise(edges):
-        x = rng.standard_normal((stop - start, dimension))
-        y = signal * x + (1 - signal) * noise_std * rng.standard_normal((stop - start, dimension))
-        pairs += list(zip(x, y, strict=True))
-    return pairs
+        growth[step] = np.log(np.abs(np.diag(triangle)))
+    batches = growth[fast.steps // 2 :].reshape(factorization.BATCHES, -1, dimension).mean(axis=1)
+    mean, error = batches.mean(axis=0), batches.std(axis=0, ddof=1) / np.sqrt(factorization.BATCHES)
+    order = np.argsort(-mean)
+    np.testing.assert_allclose(fast.exponents, mean[order], atol=1e-6)
+    np.testing.assert_allclose(fast.errors, error[order], atol=1e-6)
+    assert fast.escape == pytest.approx(mean[0], abs=1e-6)
 
 
 def test_noiseless_scalar_factorization_has_the_closed_form() -> None:
     """With signal 1 in one dimension the growth along (1, 1) is E log(1 + 2 rate x^2)."""
     learning_rate = 0.1
-    exponent = factorization.spectrum(learning_rate, 1.0, np.random.default_rng(0), 40_000, dimension=1)
+    found = factorization.spectrum(learning_rate, 1.0, np.random.default_rng(0), 65536, dimension=1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     expected = weights @ np.log1p(2 * learning_rate * nodes**2) / weights.sum()
-    assert exponent[0] == pytest.approx(expected, abs=0.005)
+    assert found.settled
+    assert found.exponents[0] == pytest.approx(expected, abs=4 * found.errors[0])
+
+
+def test_a_spectrum_is_settled_only_where_longer_products_agree() -> None:
+    """Where the basis turns slowly a short run does not settle; where it ends, twice as long a run says the same."""
+    short = factorization.spectrum(1e-3, 0.02, np.random.default_rng(0), steps=256, dimension=40)
+    assert not short.settled
+    assert short.steps == 256
+    found = factorization.spectrum(0.02, 0.1, np.random.default_rng(0), steps=16384, dimension=20)
+    longer = factorization.spectrum(0.02, 0.1, np.random.default_rng(1), steps=32 * found.steps, dimension=20)
+    assert found.settled
+    assert found.steps < 16384
+    apart = abs(factorization.predicted_rank(found.exponents) - factorization.predicted_rank(longer.exponents))
+    assert apart <= 3 * np.hypot(factorization.count_error(found), factorization.count_error(longer)) + 1e-9
+
+
+def test_count_error_is_that_of_independent_signs() -> None:
+    exponents, errors = np.array([0.3, 0.05, -0.02, -0.4]), np.full(4, 0.1)
+    spectrum = factorization.Spectrum(exponents, errors, 0.3, 0.1, 16, settled=False)
+    drawn = exponents + 0.1 * np.random.default_rng(0).standard_normal((100_000, 4))
+    assert factorization.count_error(spectrum) == pytest.approx((drawn > 0).sum(axis=1).std(), rel=0.02)
 
 
 def test_small_learning_rates_leave_full_rank_and_noise_lowers_it() -> None:
     generator = np.random.default_rng(0)
-    calm = factorization.spectrum(1e-3, 1.0, generator, steps=300, dimension=20)
-    assert factorization.predicted_rank(calm) == 20
-    noisy = factorization.spectrum(0.05, 0.02, generator, steps=1500, dimension=20)
-    assert factorization.predicted_rank(noisy) < 20
+    calm = factorization.spectrum(1e-3, 1.0, generator, steps=512, dimension=20)
+    assert factorization.predicted_rank(calm.exponents) == 20
+    noisy = factorization.spectrum(0.05, 0.02, generator, steps=2048, dimension=20)
+    assert factorization.predicted_rank(noisy.exponents) < 20
 
 
 def test_diagonal_approximation_of_factorization() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from reproduction.experiments.theory_checks import (
     NAMES,
     TheoryChecksSettings,
     assumptions,
+    challenges,
     checks,
     constraining,
     dynamics,
@@ -43,12 +45,13 @@ TOLERANCE |= {
     "escape_rate_limit": 0.1,
     "bounded_space": 0.1,
     "critical_decay": 1e-6,
+    "long_background": 0.1,
 }
 TOLERANCE |= {name: 0.01 for name in NAMES if name.endswith("_bounded") or name == "double_rotation_favored"}
-TOLERANCE |= {"eq5_expansion": 0.1, "eq6_no_symmetry": 0.05, "lasso": 1e-4}
+TOLERANCE |= {"eq5_expansion": 0.1, "eq6_no_symmetry": 0.05, "lasso": 1e-4, "group_penalty": 1e-4}
 WRONG = {"sparsity_unique", "footnote3_only", "rounding"}
 """Statements that fail, and for which there is nothing to mend."""
-LAWS = {"diagonal_approximation"}
+LAWS = {"diagonal_approximation", "sum_beyond"}
 """What depends on the law of the instances more than on the statement."""
 
 
@@ -110,6 +113,21 @@ def test_a_misprint_or_slip_holds_mended_and_fails_as_printed(found: dict[str, V
     assert passes(found, claim.statistic, claim.supported)
     (printed,) = [control for control in claim.controls if control.statement.startswith("As printed")]
     assert passes(found, printed.statistic, printed.passes)
+
+
+@pytest.mark.parametrize("check", [one for one in challenges.CHECKS if one.__name__ not in ("epochs", *LAWS)])
+def test_a_challenge_can_fail(found: dict[str, Violation], check: Callable[[np.random.Generator], Violation]) -> None:
+    """Where what it asks about is absent its measure is large; over epochs the mean curvature is right by chance."""
+    assert found[check.__name__].control >= 0.01
+
+
+def test_over_epochs_the_mean_curvature_alone_does_not_decide() -> None:
+    assert max(challenges.epochs(stream("theory_checks", seed, "epochs")).control for seed in range(4)) > 0
+
+
+def test_beyond_positive_factors_noise_repels_in_sum(found: dict[str, Violation]) -> None:
+    """Far beyond, the sum over n exponents is n log(rate) and the mean of log|det H|: descent's smaller Hessian loses."""
+    assert found["sum_beyond"].printed > 0.3
 
 
 def test_orders_of_powers() -> None:

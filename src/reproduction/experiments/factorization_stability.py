@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -19,7 +19,11 @@ class FactorizationStabilitySettings(Settings):
     """What a sweep of the exponents keeps fixed."""
 
     dimension: int = Field(200, ge=1, description="Size of the input, the hidden layer and the output.")
-    steps: int = Field(4000, ge=1, description="SGD steps over which the exponents are averaged.")
+    steps: int = Field(
+        65536,
+        ge=32,
+        description="SGD steps at most; it ends earlier where the exponents have settled, from a sixteenth on.",
+    )
 
 
 def run(settings: FactorizationStabilitySettings, grid: Grid, seed: int, context: Context) -> xr.Dataset:
@@ -32,19 +36,29 @@ def run(settings: FactorizationStabilitySettings, grid: Grid, seed: int, context
         context: its ``progress`` is called once a point.
 
     Returns:
-        The exponents with dimensions (signal, learning_rate, seed, mode), largest first.
+        The exponents and what is known of them, with dimensions (signal, learning_rate, seed) and, where there is one
+        of each, mode, largest first.
     """
     from reproduction.theory import factorization
 
     points = list(product(grid["signal"], grid["learning_rate"]))
-    exponents = np.empty((len(points), settings.dimension))
+    spectra = []
     for index, (signal, learning_rate) in enumerate(points):
         samples = stream("factorization_stability", seed, "samples")
-        exponents[index] = factorization.spectrum(
-            float(learning_rate), float(signal), samples, settings.steps, settings.dimension
+        spectra.append(
+            factorization.spectrum(float(learning_rate), float(signal), samples, settings.steps, settings.dimension)
         )
         context.progress(index + 1, len(points), {})
-    return EXPERIMENT.dataset(grid, seed, {"lyapunov_exponent": exponents}, {"mode": np.arange(settings.dimension)})
+    values: dict[str, list[Any]] = {
+        "lyapunov_exponent": [one.exponents for one in spectra],
+        "exponent_error": [one.errors for one in spectra],
+        "escape_rate": [one.escape for one in spectra],
+        "escape_error": [one.escape_error for one in spectra],
+        "count_error": [factorization.count_error(one) for one in spectra],
+        "steps": [float(one.steps) for one in spectra],
+        "settled": [float(one.settled) for one in spectra],
+    }
+    return EXPERIMENT.dataset(grid, seed, values, {"mode": np.arange(settings.dimension)})
 
 
 EXPERIMENT = Experiment(
@@ -58,7 +72,13 @@ EXPERIMENT = Experiment(
     variables={
         "lyapunov_exponent": Variable(
             ("mode",), "growth per step of the logarithm of a direction at W = U = 0, largest first"
-        )
+        ),
+        "exponent_error": Variable(("mode",), "standard error of the exponent"),
+        "escape_rate": Variable((), "growth per step of the logarithm of one vector, which settles at the largest"),
+        "escape_error": Variable((), "standard error of this growth"),
+        "count_error": Variable((), "standard error of the number of positive exponents"),
+        "steps": Variable((), "steps of the run, over whose second half all is averaged"),
+        "settled": Variable((), "1 where the exponents agree with those over the half before, else 0"),
     },
     coords={"mode": "index of the exponent from the largest"},
     run=run,

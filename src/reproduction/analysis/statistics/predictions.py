@@ -97,7 +97,7 @@ def _ranks(results: Results, experiment: str, exponents: str, at: At) -> tuple[x
 
 
 def escape_over_descent(
-    results: Results, *, experiment: str, compared: Literal["largest", "count", "mean"] = "largest"
+    results: Results, *, experiment: str, compared: Literal["escape", "largest", "count", "mean"] = "escape"
 ) -> xr.DataArray:
     """Return the share of cells in which the exponents of SGD at zero compare to those of gradient descent.
 
@@ -106,15 +106,19 @@ def escape_over_descent(
     Args:
         results: datasets by experiment.
         experiment: the Lyapunov exponents of matrix factorization, over ``signal`` and ``learning_rate``.
-        compared: the share in which the largest is above gradient descent's, in which fewer are positive, or in which
-            the mean of the leading ones is below.
+        compared: the share in which one vector grows faster than in gradient descent by more than two standard errors,
+            in which the largest exponent is above it, in which fewer are positive, none of them within two standard
+            errors, or in which the mean of the leading ones is below.
     """
-    exponents = dataset_of(results, experiment)["lyapunov_exponent"]
+    data = dataset_of(results, experiment)
+    exponents = data["lyapunov_exponent"]
     descent = np.log1p(2 * exponents["signal"] * exponents["learning_rate"])
-    if compared == "largest":
+    if compared == "escape":
+        verdict = data["escape_rate"] - 2 * data["escape_error"] > descent
+    elif compared == "largest":
         verdict = exponents.max("mode") > descent
     elif compared == "count":
-        verdict = (exponents > 0).sum("mode") < exponents.sizes["mode"]
+        verdict = (exponents + 2 * data["exponent_error"] > 0).sum("mode") < exponents.sizes["mode"]
     else:
         verdict = exponents.mean("mode") < descent
     share: xr.DataArray = verdict.mean(["signal", "learning_rate"])

@@ -31,11 +31,31 @@ NAMES = (
     *("gd_attraction", "gd_attraction_small_rate", "critical_decay", "lyapunov_large_rate"),
     *("eq5_expansion", "eq5_condition", "eq5_denominator", "theorem5", "diagonal_approximation", "fisher"),
     *("noise_attracts_rank_one", "noise_attracts_in_sum"),
-    *("eq6", "eq6_no_symmetry", "lasso", "dcs_faithful", "dcs_stationary", "dcs_favored", "dcs_favored_bounded"),
+    *(
+        "eq6",
+        "eq6_no_symmetry",
+        "lasso",
+        "group_penalty",
+        "dcs_faithful",
+        "dcs_stationary",
+        "dcs_favored",
+        "dcs_favored_bounded",
+    ),
     *("theorem2_part1", "theorem2_part2", "theorem2_part2_bounded", "theorem2_proof", "eq37", "positive_rescaling"),
     *("rescaling_mirrors", "theorem3_part1", "theorem3_part2", "theorem3_part2_bounded", "theorem3_proof"),
     *("double_rotation_favored", "theorem3_low_rank", "theorem3_rows", "footnote3", "footnote3_only"),
     *("theorem4_part1", "theorem4_part2", "theorem4_part2_bounded", "filters", "eq57", "eq11", "footnote5"),
+    *(
+        "kinks",
+        "wide_reflections",
+        "heavy_tails",
+        "epochs",
+        "sum_beyond",
+        "step_with_decay",
+        "long_background",
+        "without_replacement",
+    ),
+    *("softmax_fisher", "vector_inputs", "batch_normalization", "other_parameters"),
 )
 
 
@@ -47,6 +67,7 @@ def checks() -> dict[str, Callable[[np.random.Generator], Violation]]:
     """Return the checks by their names, in the order of their modules."""
     from reproduction.experiments.theory_checks import (
         assumptions,
+        challenges,
         constraining,
         dynamics,
         main_theorem,
@@ -54,7 +75,7 @@ def checks() -> dict[str, Callable[[np.random.Generator], Violation]]:
         symmetries,
     )
 
-    modules = (main_theorem, assumptions, optimizers, dynamics, constraining, symmetries)
+    modules = (main_theorem, assumptions, optimizers, dynamics, constraining, symmetries, challenges)
     return {check.__name__: check for module in modules for check in module.CHECKS}
 
 

@@ -474,8 +474,10 @@ def diagonal_approximation(rng: Generator) -> Violation:
     The share of laws whose two critical rates differ by more than a factor of four, of those where the grid of rates
     can tell: either collapses on it, and where one alone does, it does so four times below the grid's end. Mended: laws
     that commute. Control: the diagonal without its noise, which never collapses. Edge: the share at which the diagonal
-    collapses and the whole never does.
+    collapses and the whole never does. Registered: the median over laws of the logarithm of the ratio, with the grid's
+    last rate for what never collapses.
     """
+    apart: list[float] = []
     wrong: dict[bool, list[bool]] = {False: [], True: []}
     without: list[bool] = []
     never: list[bool] = []
@@ -492,13 +494,17 @@ def diagonal_approximation(rng: Generator) -> Violation:
             largest = _largest_exponents(rates, drawn, rng)
             approximate, exact = (_collapse_begins(rates, growth) for growth in (np.max(diagonal, axis=0), largest))
             begins = [rate for rate in (approximate, exact) if rate is not None]
+            if not commute:
+                apart.append(abs(float(np.log((exact or rates[-1]) / (approximate or rates[-1])))))
             if not begins or (len(begins) == 1 and begins[0] > rates[-1] / 4):
                 continue
             found.append(len(begins) == 1 or max(begins) > 4 * min(begins))
             if not commute:
                 never.append(exact is None)
                 without.append(exact is not None)
-    return Violation(fraction(wrong[False]), fraction(wrong[True]), fraction(without), edge=fraction(never))
+    return Violation(
+        fraction(wrong[False]), fraction(wrong[True]), fraction(without), fraction(never), float(np.median(apart))
+    )
 
 
 def _largest_exponents(rates: Array, hessians: Array, rng: Generator) -> Array:
