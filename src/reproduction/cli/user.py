@@ -410,6 +410,15 @@ def claims_table(config: Config, layout: Layout) -> None:
     _say([*listing(found), *old])
 
 
+@cli.command("findings")
+@_of_scale
+def findings(config: Config, layout: Layout) -> None:
+    """Remake docs/findings.md and the README's beginning: what was found, in five sentences with their numbers."""
+    from reproduction.report.findings import write_findings
+
+    _say(write_findings(config, layout))
+
+
 @cli.command("gallery")
 @_of_scale
 def gallery(config: Config, layout: Layout) -> None:

@@ -78,7 +78,7 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         raise ReportError(f"{path} is of the scale {claims.scale}, not {config.scale}; make it again")
     results = {name: store.read(layout.result(config.scale, name)) for name in config.experiments}
     writer = _Writer(
-        {**_values(config, results), **_counts(claims), "scale": config.scale}, prose.figure_labels(config.figures)
+        {**_values(config, results), **counts_of(claims), "scale": config.scale}, prose.figure_labels(config.figures)
     )
     asserted = by_weight(claim for claim in claims.claims if claim.nature == "claim")
     places = {claim.id: figure_of(claim, config) for claim in asserted}
@@ -213,7 +213,8 @@ def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]
     return found
 
 
-def _counts(claims: Verdicts) -> dict[str, str]:
+def counts_of(claims: Verdicts) -> dict[str, str]:
+    """Return how many of the claims have each verdict and nature, by the names that the words use."""
     verdicts = [claim.verdict for claim in claims.claims if claim.nature == "claim"]
     counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
     for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
@@ -226,7 +227,7 @@ def _counts(claims: Verdicts) -> dict[str, str]:
 
 
 def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
-    counts = _counts(claims)
+    counts = counts_of(claims)
     return [
         {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in MARKS.items()
     ]
