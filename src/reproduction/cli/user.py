@@ -443,6 +443,17 @@ def findings(config: Config, layout: Layout) -> None:
     _say(write_findings(config, layout))
 
 
+@cli.command("site")
+@click.option("--linkcheck", is_flag=True, help="Only ask whether the addresses that lead elsewhere answer.")
+@_of_scale
+def site(config: Config, layout: Layout, linkcheck: bool) -> None:
+    """Build the page of a scale from what was made: one folder that opens from disk and needs no network."""
+    from reproduction.site.build import build
+
+    made = build(config, layout, "linkcheck" if linkcheck else "html")
+    click.echo("all addresses answer" if linkcheck else f"the page is {made / 'index.html'}")
+
+
 @cli.command("gallery")
 @_of_scale
 def gallery(config: Config, layout: Layout) -> None:

@@ -57,7 +57,7 @@ def read_words(path: Path) -> Words:
 
 
 def told(words: Words, verdicts: Verdicts) -> Words:
-    """Return the words with their numbers.
+    """Return the words with their numbers, if the verdicts are those that the words presume.
 
     Raises:
         ReportError: if a claim has another verdict than its sentence presumes.
@@ -73,6 +73,29 @@ def told(words: Words, verdicts: Verdicts) -> Words:
                     f"paper/findings.yaml: “{finding.head}” presumes that {name} is {finding.verdict}, and at scale "
                     f"{verdicts.scale} it is {said}; write the sentence anew"
                 )
+    return filled(words, verdicts)
+
+
+def at_any_scale(words: Words, verdicts: Verdicts) -> Words:
+    """Return the words with their numbers, and what the claims say in place of a sentence that the verdicts contradict."""
+    claims = {claim.id: claim for claim in verdicts.claims}
+    findings = []
+    for one in words.findings:
+        named = [claims[name] for name in one.claims if name in claims]
+        said = " ".join(f"{claim.statement} ({claim.verdict})" for claim in named)
+        fits = len(named) == len(one.claims) and all(claim.verdict == one.verdict for claim in named)
+        findings.append(
+            one if fits else one.model_copy(update={"head": f"At the scale {verdicts.scale}", "text": said})
+        )
+    return filled(words.model_copy(update={"findings": findings}), verdicts)
+
+
+def filled(words: Words, verdicts: Verdicts) -> Words:
+    """Return the words with their numbers.
+
+    Raises:
+        ProseError: if a sentence asks for a number that is not there.
+    """
     numbers = numbers_of(verdicts)
     findings = [one.model_copy(update={"text": prose.fill(one.text, numbers)}) for one in words.findings]
     return words.model_copy(update={"before": prose.fill(words.before, numbers), "findings": findings})
