@@ -27,7 +27,7 @@ class Page(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """Return the links of all pages below a folder that lead to no file or place of it, and what comes from elsewhere."""
+    """Return the links of all pages below a folder that lead to no file or place in it, and loads from elsewhere."""
     pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
     found = []
     for path, page in pages.items():

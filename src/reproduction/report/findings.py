@@ -77,7 +77,7 @@ def told(words: Words, verdicts: Verdicts) -> Words:
 
 
 def at_any_scale(words: Words, verdicts: Verdicts) -> Words:
-    """Return the words with their numbers, and what the claims say in place of a sentence that the verdicts contradict."""
+    """Return the words with their numbers; in place of a sentence that the verdicts contradict, what the claims say."""
     claims = {claim.id: claim for claim in verdicts.claims}
     findings = []
     for one in words.findings:

@@ -28,7 +28,7 @@ from reproduction.site.code import Code
 DOCUMENTS = ("docs/*.md", "*.md", "config/README.md", "claims/README.md", "envs/README.md")
 LEFT_OUT = ("README.md",)
 """The start page says what it says, and the gallery is in the report."""
-NEEDS = ("sphinx", "myst_parser", "pydata_sphinx_theme")
+NEEDS = ("sphinx", "myst_parser", "pydata_sphinx_theme", "altair", "vl_convert")
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:]+)\)")
 
 
@@ -94,6 +94,9 @@ def _stage(config: Config, layout: Layout, source: Path) -> None:
     for name, text in (documents | made).items():
         write_atomically(source / name, text if name in made else linked(text, name, documents | made, code))
     _beside(config, layout, extra)
+    from reproduction.site.explorer.page import page
+
+    write_atomically(extra / "explorer" / "index.html", page(config, layout, root / "docs" / "site"))
     code.write(extra)
 
 
