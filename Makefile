@@ -11,7 +11,7 @@ ifneq ($(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test 
 export XDG_CACHE_HOME := $(CURDIR)/results/.cache
 endif
 
-.PHONY: help quick paper test test-cluster-smoke test-cluster test-slurm test-faults lint format bench bench-symmetries gpu schema lock clean
+.PHONY: help quick paper site linkcheck test test-cluster-smoke test-cluster test-slurm test-faults lint format bench bench-symmetries gpu schema lock clean
 
 quick: $(INSTALLED)  ## make every figure at the default scale
 	$(BIN)/snakemake --cores all
@@ -20,6 +20,13 @@ quick: $(INSTALLED)  ## make every figure at the default scale
 paper: $(INSTALLED)  ## make every figure and the report at the default scale
 	$(BIN)/snakemake --cores all paper
 	@$(BIN)/mirrorsym summary
+
+site: $(INSTALLED)  ## build the page of the default scale: one folder, paper/site, that needs no network
+	$(BIN)/snakemake --cores all paper
+	$(BIN)/mirrorsym site
+
+linkcheck: $(INSTALLED)  ## ask whether the addresses that the page names elsewhere answer; needs network
+	$(BIN)/mirrorsym site --linkcheck
 
 $(INSTALLED): envs/requirements.lock envs/install.sh pyproject.toml
 	@sh envs/install.sh $(PYTHON)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from reproduction.report.trace import TraceError, record_of, trace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -154,6 +158,30 @@ def test_no_word_stands_alone_on_the_last_line_of_a_title(width: int) -> None:
 
 
 def test_every_figure_says_in_a_line_what_to_see_in_it() -> None:
-    for name, figure in load(Path(__file__).parents[2] / "config", {}).figures.items():
+    for name, figure in load(ROOT / "config", {}).figures.items():
         assert 40 < len(figure.see) < 150, name
         assert figure.see.endswith("."), name
+
+
+def saved_tables(notebook: Path) -> list[str]:
+    """The keys of ``tables`` in a notebook's call of ``plotting.save``, or of the mapping of that name."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    trees = [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    given = [node.value for node in nodes if isinstance(node, ast.keyword) and node.arg == "tables"]
+    named = [node.value for node in nodes if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "tables"]
+    return [ast.literal_eval(key) for one in [*given, *named] if isinstance(one, ast.Dict) for key in one.keys if key]
+
+
+def test_the_tables_of_a_figure_are_those_that_its_notebook_saves() -> None:
+    for name, figure in load(ROOT / "config", {}).figures.items():
+        assert saved_tables(ROOT / "notebooks" / f"{name}.ipynb") == figure.tables, name
+
+
+def test_numbers_of_another_kind_go_to_a_file_of_their_own(results: Path, tmp_path: Path) -> None:
+    data = plotting.open_results(results, "made_up")
+    fig, _ = plotting.figure()
+    measured, theory = pd.DataFrame({"a": [1.5]}), pd.DataFrame({"b": [2.5, 3.5]})
+    plotting.save(fig, tmp_path / "figures", "fig", measured, [data[["height"]]], tables={"theory": theory})
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "fig.csv"), measured)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figures" / "fig_theory.csv"), theory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -405,7 +406,11 @@ def test_every_link_of_the_page_leads_somewhere(project: Path) -> None:
     make_paper(CONFIG, Layout(project))
     shown = Page((project / "paper" / "tiny" / "index.html").read_text())
     assert len(set(shown.ids)) == len(shown.ids)
-    for link in [*shown.links, *(image["src"] for image in shown.images)]:
+    for name, image in zip(CONFIG.figures, shown.images, strict=True):  # the page carries its figures
+        kind, _, content = image["src"].partition(",")
+        assert kind == "data:image/svg+xml;base64"
+        assert base64.b64decode(content) == (project / f"paper/figures/tiny/{name}.svg").read_bytes()
+    for link in shown.links:
         if link.startswith("#"):
             assert link[1:] in shown.ids
         elif not link.startswith("https://"):

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from browser import chromium, opened
+from links import Page, broken
 from project import ROOT, Project, make_project
 
+from reproduction.analysis.claims import load_all
 from reproduction.analysis.verdict_file import UNDECIDED
 from reproduction.contract import DIVERGED, FINISHED, NOT_IN_SWEEP
+from reproduction.experiments import stationary_conditions
 from reproduction.pipeline import store
 from reproduction.pipeline.config import load, load_experiment
+from reproduction.pipeline.layout import Layout
+from reproduction.report.findings import lines_of_claims
+from reproduction.report.render import make_paper
 from reproduction.report.trace import trace
+from reproduction.site.build import build
+from reproduction.site.explorer.views import VIEWS
 
 CONFIG = load(ROOT / "config", {"scale": "tiny"})
 TINY = ("--config", "scale=tiny")
@@ -80,10 +93,20 @@ def test_claims_are_not_decided_by_a_scale_for_tests(paper: Project) -> None:
     assert f"{UNDECIDED}: {asserted}" in paper.mirrorsym("claims", "--scale", "tiny").stdout
 
 
+def _is_text_with_holes(column: Any) -> bool:
+    return not pd.api.types.is_numeric_dtype(column) and bool(column.isna().any())
+
+
 @pytest.mark.parametrize("figure", CONFIG.figures)
 def test_every_figure_shows_what_the_results_hold(paper: Project, figure: str) -> None:
-    for suffix in ("pdf", "svg", "png", "csv"):
-        assert (paper.folder / "paper/figures/tiny" / f"{figure}.{suffix}").stat().st_size > 100
+    for name in CONFIG.figures[figure].files(figure):
+        assert (paper.folder / "paper/figures/tiny" / name).stat().st_size > 50
+        if name.endswith(".csv"):  # one kind of row: no column of words or places has holes
+            table = pd.read_csv(paper.folder / "paper/figures/tiny" / name, keep_default_na=False, na_values=[""])
+            holes = [
+                str(column) for column in table if table[column].isna().all() or _is_text_with_holes(table[column])
+            ]
+            assert holes == [], name
     assert trace(figure, paper.folder / "paper/figures/tiny", paper.folder / "results/tiny") == []
 
 
@@ -116,3 +139,172 @@ def test_snakemakes_report_says_of_each_figure_what_to_see(paper: Project) -> No
         text = archive.read(page).decode()
     missing = [name for name, figure in CONFIG.figures.items() if json.dumps(figure.see)[1:-1] not in text]
     assert missing == []
+
+
+@pytest.fixture(scope="module")
+def site(paper: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the tiny paper."""
+    folder = tmp_path_factory.mktemp("site") / "project"
+    folder.mkdir()
+    for part in ("docs", "claims", "config", "envs", "notebooks", "src", "benchmarks"):
+        (folder / part).symlink_to(ROOT / part)
+    for file in ROOT.glob("*.md"):
+        (folder / file.name).symlink_to(file)
+    (folder / "paper").mkdir()
+    for file in (path for path in (ROOT / "paper").iterdir() if path.is_file()):
+        shutil.copy(file, folder / "paper")
+    shutil.copytree(paper.folder / "paper/figures/tiny", folder / "paper/figures/tiny")
+    shutil.copytree(paper.folder / "results/tiny", folder / "results/tiny")
+    make_paper(CONFIG, Layout(folder))
+    return build(CONFIG, Layout(folder))
+
+
+def test_every_link_within_the_page_leads_somewhere_and_nothing_comes_from_elsewhere(site: Path) -> None:
+    assert broken(site) == []
+
+
+def test_every_claim_has_an_address_and_leads_to_its_evidence(site: Path) -> None:
+    listed = Page(site / "claims.html")
+    claims = load_all(Layout(ROOT).paper_claims, [])[0]
+    assert {f"claim-{claim.id}" for claim in claims} <= listed.places
+    assert {"report/index.html#fig3_left", "figures/tiny/fig3_left_theory.csv", "results/tiny/sparsity.nc"} <= set(
+        listed.links
+    )
+    place, line = lines_of_claims(Layout(ROOT))["vanilla_never_sparse"]
+    assert f"code/{place}.html#L-{line}" in listed.links
+    for file in ("notebooks/fig3_left.ipynb", "src/reproduction/experiments/sparsity.py"):
+        assert f"code/{file}.html" in listed.links
+
+
+def test_the_page_says_what_was_found_only_where_the_verdicts_do(site: Path) -> None:
+    """At a scale for tests nothing is decided."""
+    text = (site / "index.html").read_text()
+    assert "Without the symmetry no learning rate gives a sparse regressor. (not decidable at this scale)" in text
+    assert "What holds." not in text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+def explorer(site: Path, state: str) -> str:
+    return f"{(site / 'explorer' / 'index.html').as_uri()}#{state}"
+
+
+def numbers(page: Any) -> dict[str, Any]:
+    """What the explorer says of where it is, once its charts are drawn."""
+    page.wait_for_function("document.getElementById('view').dataset.ready === location.hash")
+    found: dict[str, Any] = json.loads(page.locator("#readout").get_attribute("data-numbers"))
+    return found
+
+
+def move(page: Any, name: str, place: int) -> None:
+    """Put a slider or a choice at its n-th value."""
+    page.locator(f"#knobs [name={name}]").evaluate(
+        "(knob, place) => { knob.value = place; knob.dispatchEvent(new Event('input', { bubbles: true })); }", place
+    )
+
+
+def test_the_sliders_of_the_explorer_show_what_the_result_file_holds(paper: Project, site: Path, browser: Any) -> None:
+    data = paper.result("sparsity_phase", "tiny").isel(parameterization=0)
+    shares = data.sparsity.where(data.status == FINISHED)
+    with opened(browser, explorer(site, "sparsity")) as page:
+        for noise, rate, threshold in itertools.product(
+            range(data.sizes["noise_std"]), range(data.sizes["learning_rate"]), range(data.sizes["threshold"])
+        ):
+            for name, place in (("noise_std", noise), ("learning_rate", rate), ("threshold", threshold)):
+                move(page, name, place)
+            here = shares.isel(noise_std=noise, learning_rate=rate, threshold=threshold)
+            said = numbers(page)
+            assert said["finished"] == int(here.count())
+            assert (said["median"] is None) == bool(here.isnull().all())
+            if said["median"] is not None:
+                assert said["median"] == pytest.approx(float(here.median("seed")), abs=1e-6)
+        drawn = page.locator("#charts svg, #charts canvas")
+        assert drawn.count() == 3
+        address = page.evaluate("location.href")
+        before = numbers(page)
+    with opened(browser, address) as again:
+        assert numbers(again) == before
+
+
+def test_every_view_of_the_explorer_draws_and_reacts(site: Path, browser: Any) -> None:
+    with opened(browser, explorer(site, "sparsity"), width=380) as page:
+        ids = page.locator("nav a").evaluate_all("links => links.map((link) => link.id.slice(3))")
+        assert ids == list(VIEWS)
+        for name in ids:
+            page.locator(f"#to-{name}").click()
+            page.wait_for_function(
+                "document.getElementById('view').dataset.ready?.startsWith(location.hash.split('?')[0])"
+            )
+            assert page.locator("#charts svg, #charts canvas").count() == page.locator(".chart").count() > 0
+            assert page.evaluate("document.documentElement.scrollWidth") <= 380, name
+            before = page.evaluate("location.hash")
+            knob = page.locator("#knobs select, #knobs input").last
+            move(page, str(knob.get_attribute("name")), 0 if knob.input_value() != "0" else 1)
+            assert page.evaluate("location.hash") != before
+
+
+def test_the_dynamics_of_the_page_are_those_of_the_experiment(site: Path, browser: Any) -> None:
+    settings = stationary_conditions.StationaryConditionsSettings()
+    rng = np.random.default_rng(0)
+    with opened(browser, explorer(site, "plane")) as page:
+        for landscape in stationary_conditions.LANDSCAPES:
+            samples = settings.mean + 0.5 * rng.standard_normal(60)
+            for start in rng.uniform(-1.2, 1.2, (4, 2)):
+                theta, path = start, [start]
+                for sample in samples:
+                    theta = theta - 0.05 * stationary_conditions.gradient(landscape, theta, float(sample))
+                    path.append(theta)
+                given = [landscape, start.tolist(), 0.05, samples.tolist()]
+                shown = page.evaluate("(given) => dynamics.trajectory(...given)", given)
+                np.testing.assert_allclose(shown, path, rtol=1e-10, atol=1e-12)
+        noise = np.array(page.evaluate("dynamics.normal(3, 20000)"))
+        assert abs(noise.mean()) < 0.03
+        assert abs(noise.std() - 1) < 0.03
+
+
+def test_a_start_on_a_condition_stays_and_one_off_it_does_not(site: Path, browser: Any) -> None:
+    at = "plane?landscape=rescaling&learning_rate=0.05&noise_std=0.5&seed=1&u={}&w={}"
+    for u, w, stays in ((1.2, 1.2, True), (0.5, -0.5, True), (1.2, 0.9, False)):
+        with opened(browser, explorer(site, at.format(u, w))) as page:
+            assert numbers(page)["stays"] is stays, (u, w)
+
+
+def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: Path, browser: Any) -> None:
+    listed = "#claims .claim:not([hidden])"
+    address = (site / "claims.html").as_uri()
+    total = len(load_all(Layout(ROOT).paper_claims, [])[0])
+    with opened(browser, f"{address}#claim-vanilla_never_sparse") as page:
+        assert page.locator(listed).count() == total
+        assert page.locator("#claim-vanilla_never_sparse details").get_attribute("open") is not None
+        page.locator("#claim-tools [name=weight]").select_option("core")
+        core = page.locator(listed).count()
+        assert 0 < core < total
+        page.locator("#claim-tools [name=search]").fill("plain regressor")
+        assert 0 < page.locator(listed).count() < core
+        assert page.locator("#claim-count").inner_text().startswith(f"{page.locator(listed).count()} of {total}")
+        page.locator("#claim-tools [name=search]").fill("")
+        page.locator("#claim-tools [name=sort]").select_option("section")
+        sections = page.locator(listed).evaluate_all("claims => claims.map((claim) => claim.dataset.section)")
+        assert sections == sorted(sections)
+    context = browser.new_context(java_script_enabled=False)
+    plain = context.new_page()
+    plain.goto(address)
+    assert plain.locator("#claims .claim summary").count() == total
+    assert plain.locator("#claims .claim summary").first.is_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("address", ["index.html", "claims.html", "report/index.html", "explorer/index.html"])
+def test_axe_finds_nothing_serious(site: Path, browser: Any, address: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(browser, (site / address).as_uri()) as page:
+        if "explorer" in address:
+            numbers(page)
+        found = Axe().run(page).response["violations"]
+        serious = {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
+        assert serious == {}

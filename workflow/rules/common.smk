@@ -13,7 +13,7 @@ from reproduction.errors import ConfigError, UserError
 from reproduction.pipeline.config import load, load_experiment, module_path
 from reproduction.pipeline.devices import gpu_count
 from reproduction.files import FileError, write_atomically
-from reproduction.pipeline.layout import FIGURE_FORMATS, Layout
+from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Plan, digest
 from reproduction.pipeline.snakemake import patches
 from reproduction.pipeline.snakemake.command_line import (
@@ -39,7 +39,6 @@ MIRRORSYM = f"{START} -m reproduction"
 AS_IT_IS = keep_signature(lambda wildcards: MIRRORSYM)  # Snakemake would take braces in a text's path for wildcards
 ENVIRONMENT = str(Path(workflow.basedir) / "envs" / "pipeline.yaml").replace("{", "{{").replace("}", "}}")
 FORKS = sys.platform == "linux" and workflow.is_main_process and runs_here() and PYTHON == sys.executable
-FORMATS = (*FIGURE_FORMATS, "csv")
 
 
 def check_pictures():
@@ -105,7 +104,7 @@ def result_file(experiment):
 
 
 def figure_files(figure):
-    return [LAYOUT.figure(CONFIG.scale, figure, suffix) for suffix in FORMATS]
+    return [LAYOUT.figures(CONFIG.scale) / name for name in CONFIG.figures[figure].files(figure)]
 
 
 def captions(figures):

@@ -18,7 +18,7 @@ for name, figure in CONFIG.figures.items():
             code=code_of_notebook(NOTEBOOKS[name], figure),
         output:
             report(LAYOUT.figure(CONFIG.scale, name, "png"), caption="../report/figure.rst", category="Figures"),
-            [LAYOUT.figure(CONFIG.scale, name, suffix) for suffix in FORMATS if suffix != "png"],
+            [path for path in figure_files(name) if path.suffix != ".png"],
             executed=LAYOUT.executed(CONFIG.scale, name),
         log:
             LAYOUT.log(CONFIG.scale, name),
@@ -34,7 +34,7 @@ for name, figure in CONFIG.figures.items():
             results=LAYOUT.scale(CONFIG.scale),
             figures=LAYOUT.figures(CONFIG.scale),
             folder=folder_of(NOTEBOOKS[name]),
-            expect=" ".join(f"--expect {name}.{suffix}" for suffix in FORMATS),
+            expect=" ".join(f"--expect {path.name}" for path in figure_files(name)),
         message:
             f"{name}: execute its notebook"
         shell:

@@ -410,6 +410,50 @@ def claims_table(config: Config, layout: Layout) -> None:
     _say([*listing(found), *old])
 
 
+@cli.command("open")
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.argument("variables", metavar="[VARIABLE]...", nargs=-1)
+@click.option("--path", "only_path", is_flag=True, help="Print where the file lies, and nothing else.")
+@_of_scale
+def open_result(
+    config: Config, layout: Layout, experiment_id: str, variables: tuple[str, ...], only_path: bool
+) -> None:
+    """Show the result file of EXPERIMENT: what is in it or, with VARIABLES, these as a table in CSV.
+
+    In Python: reproduction.results has path, dataset and frame.
+    """
+    from reproduction import results
+
+    place = config.scale, layout.root
+    if only_path:
+        click.echo(results.path(experiment_id, *place))
+    elif variables:
+        table = results.frame(experiment_id, *variables, scale=config.scale, directory=layout.root)
+        click.echo(table.to_csv(index=False, float_format="%.9g"), nl=False)
+    else:
+        click.echo(results.dataset(experiment_id, *place))
+
+
+@cli.command("findings")
+@_of_scale
+def findings(config: Config, layout: Layout) -> None:
+    """Remake docs/findings.md and the README's beginning: what was found, in five sentences with their numbers."""
+    from reproduction.report.findings import write_findings
+
+    _say(write_findings(config, layout))
+
+
+@cli.command("site")
+@click.option("--linkcheck", is_flag=True, help="Only ask whether the addresses that lead elsewhere answer.")
+@_of_scale
+def site(config: Config, layout: Layout, linkcheck: bool) -> None:
+    """Build the page of a scale from what was made: one folder that opens from disk and needs no network."""
+    from reproduction.site.build import build
+
+    made = build(config, layout, "linkcheck" if linkcheck else "html")
+    click.echo("all addresses answer" if linkcheck else f"the page is {made / 'index.html'}")
+
+
 @cli.command("gallery")
 @_of_scale
 def gallery(config: Config, layout: Layout) -> None:

@@ -16,6 +16,7 @@ import reproduction.experiments
 from reproduction.contract import Experiment, S, Settings
 from reproduction.errors import ConfigError, check_names, describe, nearest
 from reproduction.files import read_yaml
+from reproduction.pipeline.layout import FIGURE_FORMATS
 from reproduction.pipeline.notes import Origins, note, origins
 
 RESERVED = ("all", "cifar10", "claims", "paper")
@@ -131,7 +132,13 @@ class FigureConfig(_Model):
     text: str = Field("", description="What the report says beside the figure.")
     open: list[Choice] = Field([], description="What the paper leaves open, and what was chosen.")
     experiments: list[str] = Field([], description="Ids of the experiments that the notebook reads.")
+    tables: list[str] = Field([], description="Tables of numbers beside ID.csv: ID_TABLE.csv, each of one kind of row.")
     notebook: Path | None = Field(None, description="The notebook, where it is not notebooks/{id}.ipynb.")
+
+    def files(self, figure_id: str) -> list[str]:
+        """Return the names of all files of the figure: pictures, and the numbers behind it."""
+        numbers = [figure_id, *(f"{figure_id}_{table}" for table in self.tables)]
+        return [f"{figure_id}.{suffix}" for suffix in FIGURE_FORMATS] + [f"{name}.csv" for name in numbers]
 
 
 class Config(_Model):

@@ -132,6 +132,11 @@ class Layout:
     def report(self, scale: str) -> Path:
         return self.root / "paper" / scale
 
+    @property
+    def site(self) -> Path:
+        """The folder of the page."""
+        return self.root / "paper" / "site"
+
     def pdf(self, scale: str) -> Path:
         return self.report(scale) / "paper.pdf"
 

@@ -78,7 +78,7 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         raise ReportError(f"{path} is of the scale {claims.scale}, not {config.scale}; make it again")
     results = {name: store.read(layout.result(config.scale, name)) for name in config.experiments}
     writer = _Writer(
-        {**_values(config, results), **_counts(claims), "scale": config.scale}, prose.figure_labels(config.figures)
+        {**_values(config, results), **counts_of(claims), "scale": config.scale}, prose.figure_labels(config.figures)
     )
     asserted = by_weight(claim for claim in claims.claims if claim.nature == "claim")
     places = {claim.id: figure_of(claim, config) for claim in asserted}
@@ -98,7 +98,7 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         "headlines": [row for claim in asserted for row in _headlines(claim, places[claim.id] or "", labels)],
         "figures": entries,
         "sections": _sections(words, config),
-        "claims_by_id": {claim.id: _claim(claim) for claim in (*claims.claims, *claims.own)},
+        "claims_by_id": {claim.id: entry_of(claim) for claim in (*claims.claims, *claims.own)},
         "elsewhere": {
             "title": words["elsewhere"],
             "claims": [claim.id for claim in asserted if places[claim.id] is None],
@@ -213,7 +213,8 @@ def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]
     return found
 
 
-def _counts(claims: Verdicts) -> dict[str, str]:
+def counts_of(claims: Verdicts) -> dict[str, str]:
+    """Return how many of the claims have each verdict and nature, by the names that the words use."""
     verdicts = [claim.verdict for claim in claims.claims if claim.nature == "claim"]
     counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
     for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
@@ -226,7 +227,7 @@ def _counts(claims: Verdicts) -> dict[str, str]:
 
 
 def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
-    counts = _counts(claims)
+    counts = counts_of(claims)
     return [
         {**entry, "verdict": verdict, "count": counts[f"claims.{entry['key']}"]} for verdict, entry in MARKS.items()
     ]
@@ -235,8 +236,8 @@ def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
 _AS_IT_IS = ("id", "place", "quote", "verdict", "decided_at", "nature", "weight", "consequence_of")
 
 
-def _claim(claim: JudgedClaim) -> dict[str, Any]:
-    """A claim as the report shows it: sentences and numbers as text."""
+def entry_of(claim: JudgedClaim) -> dict[str, Any]:
+    """Return a claim as report and page show it: sentences and numbers as text."""
     sentences = ("statement", "statistic", "supports", "refutes", "reason", "change_our_mind", "amended", "as_printed")
     return {
         **{name: formatting.typeset(getattr(claim, name)).rstrip(".") for name in sentences},
@@ -292,8 +293,8 @@ def _figure(
     name: str, config: Config, layout: Layout, results: Mapping[str, xr.Dataset], writer: _Writer
 ) -> dict[str, Any]:
     entry = config.figures[name]
-    for suffix in ("pdf", "svg", "csv"):
-        if not (path := layout.figure(config.scale, name, suffix)).is_file():
+    for file in entry.files(name):
+        if not (path := layout.figures(config.scale) / file).is_file():
             raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
     width, height = _size(layout.figure(config.scale, name, "svg"))
     notes = [results[part].attrs["scale_note"] for part in entry.experiments]
@@ -308,6 +309,7 @@ def _figure(
         "text": writer.runs(entry.text),
         "notes": [note for note in dict.fromkeys(notes) if note],
         "experiments": list(entry.experiments),
+        "tables": list(entry.tables),
         "wide": width > PAGE_WIDTH,
         "width": width,
         "height": height,

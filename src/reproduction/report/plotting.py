@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +259,7 @@ def save(
     data: pd.DataFrame,
     drawn: Sequence[xr.Dataset],
     elsewhere: Sequence[str] = (),
+    tables: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Save a figure as PDF, SVG and PNG, and the numbers behind it as CSV beside them.
 
@@ -270,9 +271,10 @@ def save(
         fig: the figure.
         figures: the folder.
         name: the figure's id.
-        data: the numbers behind the figure, one tidy table.
+        data: the numbers behind the figure, one tidy table of one kind of row.
         drawn: the parts of results that were drawn, as cut from :func:`open_results`.
         elsewhere: axes of which other figures show the other values.
+        tables: numbers of other kinds, such as theory; each goes to ``NAME_TABLE.csv``, as configured.
     """
     folder = Path(figures)
     folder.mkdir(parents=True, exist_ok=True)
@@ -290,7 +292,8 @@ def save(
         if suffix == "png":
             metadata |= {"Software": "mirrorsym"}
         fig.savefig(folder / f"{name}.{suffix}", metadata=metadata)
-    data.to_csv(folder / f"{name}.csv", index=False, float_format="%.9g")
+    for stem, numbers in {name: data, **{f"{name}_{table}": frame for table, frame in (tables or {}).items()}}.items():
+        numbers.to_csv(folder / f"{stem}.csv", index=False, float_format="%.9g")
 
 
 def not_drawn(drawn: Sequence[xr.Dataset], elsewhere: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -36,8 +37,17 @@ def make_paper(config: Config, layout: Layout, sources: Path | None = None) -> l
     write_atomically(numbers, json.dumps(report, ensure_ascii=False, indent=1))
     html = render_template(report, sources / "index.html.j2")
     write_atomically(pdf, render_pdf(numbers, sources / "main.typ", layout.root))
-    write_atomically(page, html)
+    write_atomically(page, with_pictures(html, page.parent))
     return [numbers, pdf, page]
+
+
+def with_pictures(html: str, folder: Path) -> str:
+    """Return a page that carries its pictures: each SVG that it names, relative to a folder, in its place."""
+
+    def inlined(found: re.Match[str]) -> str:
+        return f'src="data:image/svg+xml;base64,{base64.b64encode((folder / found[1]).read_bytes()).decode()}"'
+
+    return re.sub(r'src="([^":]+\.svg)"', inlined, html)
 
 
 def render_pdf(numbers: Path, main: Path, root: Path) -> bytes:

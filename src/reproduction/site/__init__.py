@@ -1,0 +1,1 @@
+"""The page: one folder that opens from disk and from any static host, without network."""

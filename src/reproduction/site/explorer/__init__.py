@@ -1,0 +1,1 @@
+"""The explorer: one page on the stored results, without a server or network."""
