@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mirrorsym.aligning import align as align
+    from mirrorsym.aligning import interpolate as interpolate
     from mirrorsym.constraining import constrain as constrain
     from mirrorsym.constraining import constrain_all as constrain_all
     from mirrorsym.constraining import effective_parameters as effective_parameters
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from mirrorsym.watching import watch as watch
 
 _NAMES = {
+    "aligning": "align interpolate",
     "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
     "plain_state_dict release",
     "constraints": "DCS Hadamard MirrorDCS Unit ties",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("guide", GUIDES)
 def test_the_code_of_a_guide_prints_what_the_guide_shows(guide: str) -> None:
     text = (ROOT / guide).read_text(encoding="utf-8")
-    assert text.count("```python") == len(BLOCK.findall(text)) >= 4, "all code is run"
+    assert text.count("```python") == len(BLOCK.findall(text)) >= 2, "all code is run"
     for printed, shown in run(text):
         assert printed == shown, "python -m benchmarks.library_guide remakes the guides' outputs"
 

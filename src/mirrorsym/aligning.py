@@ -1,0 +1,416 @@
+"""Bring one network to another by their symmetries, and look at the line between them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mirrorsym.symmetries import Slot, State, Symmetry
+from mirrorsym.symmetries.names import lookup, plain
+
+Module = TypeVar("Module", bound=nn.Module)
+Element = tuple[Symmetry, Tensor]
+BALANCED = 1e-7
+"""Balancing ends where no factor is further from 1, no matrix further from the identity."""
+BALANCING_SWEEPS = 50
+SINGULAR = 1e-10
+"""A layer with a smaller share than this between its eigenvalues has lost directions, and is not balanced."""
+FACTORS = torch.logspace(-3, 3, 121, dtype=torch.double)
+"""Where a rescaling's best factor is looked for at first."""
+REFINEMENTS = 45
+
+
+@torch.no_grad()
+def align(a: nn.Module, b: Module, symmetries: Sequence[Symmetry], sweeps: int = 100) -> Module:
+    """Return a copy of a network that computes the same and lies as near to another as its symmetries allow.
+
+    Both are first brought to the point of their orbit with the smallest norm, where what is left of rescalings and
+    invertible matrices are signs and rotations. There one symmetry after the other takes its best element, until
+    nothing changes: permutations by assignment, heads by what is left after their best rotation, signs, rotations
+    (Procrustes) and phases in closed form. Then the copy goes to where the other network lies in its orbit, factors by
+    a search in one dimension. No step increases the distance, and the end is a local minimum. It is Theorem 4's group,
+    and those of Sections 3.1 and 3.2, used as by Ainsworth et al. 2023, with no specification written by hand.
+
+    Args:
+        a: the network that stays.
+        b: the network that is moved, with the same architecture; it is left as it is.
+        symmetries: as :func:`find_symmetries` returns them for either.
+        sweeps: at most so many rounds over all symmetries.
+
+    Raises:
+        ValueError: if the two differ in the names or shapes of what they keep.
+        ImportError: if there are permutations and scipy is missing.
+    """
+    target, state = _doubles(a), _doubles(b)
+    _require_alike(target, state)
+    found = list(symmetries)
+    balanced, frame = _balance(target, found)
+    state, _ = _balance(state, found)
+    state = _descend(balanced, state, [_Discrete(symmetry, found) for symmetry in found], sweeps, 1e-9)
+    for symmetry, element in reversed(frame):
+        state = symmetry.transform(state, torch.linalg.inv(element) if element.dim() == 2 else 1 / element)
+    factors = [_Factors(s) for s in found if s.kind in ("rescaling", "complex")]
+    state = _descend(target, state, factors, sweeps, 1e-4)
+    aligned = copy.deepcopy(b)
+    aligned.load_state_dict({name: state[name].to(tensor) for name, tensor in b.state_dict().items()})
+    return aligned
+
+
+@torch.no_grad()
+def interpolate(a: Module, b: nn.Module, share: float, batches: Iterable[Any] = ()) -> Module:
+    """Return the network on the line between two, with the statistics of its batch normalizations computed anew.
+
+    Args:
+        a: the network at 0; a mode, device and all that is no number are taken from it.
+        b: the network at 1, such as :func:`align` returns it (Theorem 4: copies are on one mirror).
+        share: where on the line.
+        batches: inputs of which the statistics are taken, each as the forward takes it: a tensor, a tuple of what it
+            takes by place, or a dictionary of what it takes by name. Without any they are interpolated.
+
+    Raises:
+        ValueError: if the two differ in the names or shapes of what they keep.
+    """
+    first, second = a.state_dict(), b.state_dict()
+    _require_alike(first, second)
+    between = copy.deepcopy(a)
+    between.load_state_dict(
+        {
+            name: torch.lerp(tensor, second[name].to(tensor), share) if tensor.is_floating_point() else tensor
+            for name, tensor in first.items()
+        }
+    )
+    _recompute_statistics(between, list(batches))
+    return between
+
+
+def _recompute_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not batches or not norms:
+        return
+    training = {module: module.training for module in model.modules()}
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    for batch in batches:
+        args, kwargs = (
+            ((), batch) if isinstance(batch, Mapping) else (batch if isinstance(batch, tuple) else (batch,), {})
+        )
+        model(*args, **kwargs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in training.items():
+        module.training = mode
+
+
+def _doubles(model: nn.Module) -> dict[str, Tensor]:
+    """What the model keeps, floating-point numbers in double precision; a tensor of two names is one here, too."""
+    by_memory: dict[int, Tensor] = {}
+    doubles = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in by_memory:
+            kept = tensor.detach()
+            by_memory[id(tensor)] = kept.double().clone() if kept.is_floating_point() else kept.clone()
+        doubles[name] = by_memory[id(tensor)]
+    return doubles
+
+
+def _require_alike(first: State, second: State) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in first.items()}
+    for name, shape in shapes.items():
+        if name not in second:
+            raise ValueError(
+                f"the second network has no {name!r}, which the first has; they must be of one architecture"
+            )
+        if shape != tuple(second[name].shape):
+            other = tuple(second[name].shape)
+            raise ValueError(f"{name} has shape {shape} in the first network and {other} in the second")
+    extra = [name for name in second if name not in shapes]
+    if extra:
+        raise ValueError(
+            f"the first network has no {extra[0]!r}, which the second has; they must be of one architecture"
+        )
+
+
+def _trained(symmetry: Symmetry) -> list[Slot]:
+    return [slot for slot in symmetry.slots if not slot.buffer]
+
+
+def _blocks(symmetry: Symmetry, state: State) -> list[tuple[Slot, Tensor]]:
+    """The trained slots, each with its entries, shape (units, entries)."""
+    return [(slot, slot.take(lookup(state, slot.name), symmetry.units)) for slot in _trained(symmetry)]
+
+
+def _pairs(symmetry: Symmetry, target: State, state: State) -> list[tuple[Slot, Tensor, Tensor]]:
+    """The trained slots, each with its entries in both."""
+    blocks = zip(_blocks(symmetry, target), _blocks(symmetry, state), strict=True)
+    return [(slot, one, other) for (slot, one), (_, other) in blocks]
+
+
+def _balance(state: State, symmetries: Sequence[Symmetry]) -> tuple[dict[str, Tensor], list[Element]]:
+    """Bring a network to the smallest norm in its orbit; return it and the elements that did it, one after the other.
+
+    For an invertible G with GSGᵀ = G⁻ᵀTG⁻¹, S and T the sums of squares on both sides, G² = M solves MSM = T: it is the
+    geometric mean of S⁻¹ and T. A rescaling is the same with numbers.
+    """
+    result, frame = dict(state), list[Element]()
+    movers = [(s, _SMALLEST[s.kind]) for s in symmetries if s.kind in _SMALLEST]
+    for _ in range(BALANCING_SWEEPS):
+        furthest = 0.0
+        for symmetry, smallest in movers:
+            element = smallest(symmetry, result)
+            one = torch.eye(len(element)).to(element) if element.dim() == 2 else torch.ones_like(element)
+            off = float((element - one).abs().max())
+            if off > BALANCED:
+                result = symmetry.transform(result, element)
+                frame.append((symmetry, element))
+                furthest = max(furthest, off)
+        if furthest <= BALANCED:
+            break
+    return result, frame
+
+
+def _smallest_factors(symmetry: Symmetry, state: State) -> Tensor:
+    """The factors of a rescaling that make the weights of each unit smallest; 1 where one side is zero."""
+    zero = torch.zeros(symmetry.units).double()
+    squares: dict[float, Tensor] = {}
+    for slot, block in _blocks(symmetry, state):
+        squares[slot.power] = squares.get(slot.power, zero) + block.square().sum(dim=1)
+    multiplied = sum((s for power, s in squares.items() if power > 0), zero)
+    divided = sum((s for power, s in squares.items() if power < 0), zero)
+    if len(squares) == 2 and sum(squares) == 0:
+        factors = (divided / multiplied) ** (1 / (4 * max(squares)))
+    else:
+        factors = _search([(power, s, zero) for power, s in squares.items()])
+    return torch.where((multiplied > 0) & (divided > 0), factors, 1.0)
+
+
+def _smallest_moduli(symmetry: Symmetry, state: State) -> Tensor:
+    """The same for planes, whose phases stay."""
+    return _smallest_factors(symmetry, state).to(torch.complex128)
+
+
+def _smallest_matrix(symmetry: Symmetry, state: State) -> Tensor:
+    sides = {True: torch.zeros(symmetry.units, symmetry.units).double()}
+    sides[False] = sides[True].clone()
+    for slot, block in _blocks(symmetry, state):
+        sides[slot.inverse] += block @ block.T
+    multiplied, divided = sides[False], sides[True]
+    if any(torch.linalg.cond(side) > 1 / SINGULAR for side in (multiplied, divided)):
+        return torch.eye(symmetry.units).double()  # what is lost on one side would grow without end on the other
+    root, inverse = _power(multiplied, 0.5), _power(multiplied, -0.5)
+    return _power(inverse @ _power(root @ divided @ root, 0.5) @ inverse, 0.5)
+
+
+_SMALLEST: dict[str, Callable[[Symmetry, State], Tensor]] = {
+    "rescaling": _smallest_factors,
+    "complex": _smallest_moduli,
+    "general_linear": _smallest_matrix,
+}
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    result: Tensor = (vectors * values**exponent) @ vectors.T
+    return result
+
+
+def _descend(
+    target: State,
+    state: State,
+    movers: Sequence[Callable[[State, State], dict[str, Tensor]]],
+    sweeps: int,
+    tolerance: float,
+) -> dict[str, Tensor]:
+    """Let one mover after the other change the state where that lessens its squared distance by more than a share."""
+    result = dict(state)
+    for _ in range(sweeps):
+        moved = False
+        for mover in movers:
+            there = mover(target, result)
+            names = [name for name in result if there[name] is not result[name] and result[name].is_floating_point()]
+            before, after = (sum(_apart(target[name], s[name]) for name in names) for s in (result, there))
+            if after < before * (1 - tolerance):
+                result, moved = there, True
+        if not moved:
+            break
+    return result
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).square().sum())
+
+
+class _Discrete:
+    """Moves a state by the best element of one symmetry among those that change no norm.
+
+    Args:
+        symmetry: the symmetry.
+        symmetries: all of them. Those that act on the same units, or within them, follow an exchange at once.
+    """
+
+    def __init__(self, symmetry: Symmetry, symmetries: Sequence[Symmetry]) -> None:
+        self._symmetry = symmetry
+        self._flips: list[Symmetry] = []
+        self._inner: list[list[Symmetry]] = []
+        if symmetry.kind == "permutation":
+            own = {_place(slot) for slot in _trained(symmetry)}
+            same = [s for s in symmetries if s.kind == "sign_flip" and s.units == symmetry.units]
+            self._flips = [s for s in same if _odd(s) <= own]
+            inner = [_within(symmetry, unit, symmetries) for unit in range(symmetry.units)]
+            if inner[0] and len({tuple((s.kind, s.units, len(s.slots)) for s in one) for one in inner}) == 1:
+                self._inner = inner
+
+    def __call__(self, target: State, state: State) -> dict[str, Tensor]:
+        """Return the state where it was moved to."""
+        if self._symmetry.kind != "permutation":
+            return _turned(self._symmetry, target, state)
+        result = self._symmetry.transform(state, _assignment(self._likeness(target, state)))
+        for symmetry in (*self._flips, *itertools.chain(*self._inner)):
+            result = _turned(symmetry, target, result)
+        return result
+
+    def _likeness(self, target: State, state: State) -> Tensor:
+        """How alike each unit of the target is to each of the state's, shape (units, units).
+
+        It is the product of their weights at the best signs, where signs can change; of what other symmetries turn
+        within a unit, as within a head, the largest product that a turn can reach.
+        """
+        if self._inner:
+            likeness = torch.zeros((self._symmetry.units,) * 2).double()
+            for i, of_target in enumerate(self._inner):
+                for j, of_state in enumerate(self._inner):
+                    pairs = zip(of_target, of_state, strict=True)
+                    likeness[i, j] = sum(_reachable(one, target, other, state) for one, other in pairs)
+            return likeness
+        flips = [_odd(symmetry) for symmetry in self._flips]
+        products: dict[tuple[bool, ...], Tensor] = {}
+        for slot, one, other in _pairs(self._symmetry, target, state):
+            flipped = tuple(_place(slot) in slots for slots in flips)
+            products[flipped] = products.get(flipped, 0) + one @ other.T
+        best = torch.full((self._symmetry.units,) * 2, -torch.inf).double()
+        for signs in itertools.product((1, -1), repeat=len(flips)):
+            signed = [product * math.prod(itertools.compress(signs, flipped)) for flipped, product in products.items()]
+            best = torch.maximum(best, torch.stack(signed).sum(dim=0))
+        return best
+
+
+def _turned(symmetry: Symmetry, target: State, state: State) -> dict[str, Tensor]:
+    """Return the state after the sign flip, the rotation (Procrustes) or the phases that bring it nearest."""
+    pairs = _pairs(symmetry, target, state)
+    if symmetry.kind == "sign_flip":
+        products = sum((one * other).sum(dim=1) for slot, one, other in pairs if slot.degree % 2)
+        return symmetry.transform(state, torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double())
+    if symmetry.kind in ("rotation", "general_linear"):
+        left, _, right = torch.linalg.svd(sum((one @ other.T for _, one, other in pairs), torch.zeros(())))
+        return symmetry.transform(state, left @ right)
+    if symmetry.kind == "complex":
+        overlap = _overlap(symmetry, pairs)
+        return symmetry.transform(state, torch.where(overlap.abs() > 0, overlap / overlap.abs(), 1.0))
+    return dict(state)
+
+
+def _overlap(symmetry: Symmetry, pairs: Sequence[tuple[Slot, Tensor, Tensor]]) -> Tensor:
+    """Σ a b̄ for each plane: its phase turns b to a."""
+    overlap = torch.zeros(symmetry.units, dtype=torch.complex128)
+    for slot, one, other in pairs:
+        x, y = (_planes(slot, block) for block in (one, other))
+        overlap += (x * y.conj()).sum(dim=1)
+    return overlap
+
+
+def _planes(slot: Slot, block: Tensor) -> Tensor:
+    """The entries of planes as complex numbers, shape (units, entries)."""
+    real, imaginary = block.reshape(len(block), slot.repeat // 2, 2, -1).unbind(2)
+    return torch.complex(real, imaginary).flatten(1)
+
+
+def _odd(symmetry: Symmetry) -> set[tuple[object, ...]]:
+    return {_place(slot) for slot in _trained(symmetry) if slot.degree % 2}
+
+
+def _place(slot: Slot) -> tuple[object, ...]:
+    return plain(slot.name), slot.axes, slot.start, slot.repeat, slot.places
+
+
+def _reachable(one: Symmetry, target: State, other: Symmetry, state: State) -> float:
+    """The largest product of the weights of one symmetry's units in the target with another's, turned in the state."""
+    pairs = [(slot, x, y) for (slot, x), (_, y) in zip(_blocks(one, target), _blocks(other, state), strict=True)]
+    if one.kind == "complex":
+        return float(_overlap(one, pairs).abs().sum())
+    return float(torch.linalg.matrix_norm(sum((x @ y.T for _, x, y in pairs), torch.zeros(())), "nuc"))
+
+
+def _within(symmetry: Symmetry, unit: int, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
+    """The symmetries that mix entries within one unit of a permutation, such as a head's."""
+    own: dict[tuple[str, tuple[int, ...]], set[int]] = {}
+    for slot in _trained(symmetry):
+        places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)[unit]
+        own.setdefault((plain(slot.name), slot.axes), set()).update(places.tolist())
+    found = []
+    for other in symmetries:
+        if other.kind in ("rotation", "general_linear", "complex") and other is not symmetry:
+            places_of = [(plain(s.name), s.axes, s.indices(other.units).tolist()) for s in _trained(other)]
+            if all(own.get((name, axes), set()).issuperset(places) for name, axes, places in places_of):
+                found.append(other)
+    return found
+
+
+def _assignment(likeness: Tensor) -> Tensor:
+    """The order of the state's units that are most alike to the target's."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        raise ImportError("align needs scipy for permutations: pip install scipy") from None
+
+    return torch.from_numpy(linear_sum_assignment(likeness.cpu().numpy(), maximize=True)[1])
+
+
+class _Factors:
+    """Moves a state by the factors of a rescaling, or the moduli of planes, that bring it nearest to the target."""
+
+    def __init__(self, symmetry: Symmetry) -> None:
+        self._symmetry = symmetry
+
+    def __call__(self, target: State, state: State) -> dict[str, Tensor]:
+        """Return the state where it was moved to."""
+        terms = [
+            (slot.power, other.square().sum(dim=1), (one * other).sum(dim=1))
+            for slot, one, other in _pairs(self._symmetry, target, state)
+        ]
+        factors = _search(terms)
+        element = factors.to(torch.complex128) if self._symmetry.kind == "complex" else factors
+        return self._symmetry.transform(state, element)
+
+
+def _search(terms: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
+    """Minimize Σ r²ᵖ s - 2 rᵖ c over r > 0 for each unit: on a grid of ln r, then by golden section beside its best.
+
+    Args:
+        terms: the power p, the squares s and the products c, shape (units,), of each slot.
+    """
+
+    def value(logarithm: Tensor) -> Tensor:
+        return sum(
+            (torch.exp(2 * p * logarithm) * s - 2 * torch.exp(p * logarithm) * c for p, s, c in terms),
+            torch.zeros(()),
+        )
+
+    grid = FACTORS.log()
+    best = grid[torch.stack([value(x.expand(len(terms[0][1]))) for x in grid]).argmin(dim=0)]
+    step = float(grid[1] - grid[0])
+    low, high = best - step, best + step
+    ratio = (5**0.5 - 1) / 2
+    for _ in range(REFINEMENTS):
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        lower = value(left) < value(right)
+        low, high = torch.where(lower, low, left), torch.where(lower, right, high)
+    return ((low + high) / 2).exp()

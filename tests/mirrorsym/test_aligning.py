@@ -1,0 +1,148 @@
+"""What symmetries moved is brought back; what they did not comes nearer, and computes the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import mirrorsym
+from mirrorsym.aligning import _balance, _doubles
+from mirrorsym.symmetries.symmetry import transformed
+
+pytest.importorskip("scipy", reason="permutations are aligned by an assignment")
+torch.set_num_threads(1)
+
+
+class Residual(nn.Module):
+    """Convolutions and batch normalization around a residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.first, self.first_norm = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.second, self.second_norm = nn.Conv2d(8, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.read = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        x = x + self.second_norm(self.second(torch.relu(self.first_norm(self.first(x)))))
+        return self.read(torch.relu(x).mean(dim=(2, 3)))
+
+
+class Attention(nn.Module):
+    """Two heads between an embedding and a readout, without normalization."""
+
+    def __init__(self, heads: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Linear(5, 12)
+        self.query, self.key, self.value = (nn.Linear(12, 12) for _ in range(3))
+        self.out, self.hidden, self.read = nn.Linear(12, 12), nn.Linear(12, 9), nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.query, self.key, self.value))
+        x = torch.tanh(x + self.out(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+        return self.read(functional.gelu(self.hidden(x)))
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "relu": (
+        lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 2)),
+        torch.randn(6, 4),
+    ),
+    "tanh": (
+        lambda: nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 2)),
+        torch.randn(6, 4),
+    ),
+    "linear": (lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 5)), torch.randn(6, 6)),
+    "residual": (Residual, torch.randn(3, 2, 6, 6)),
+    "attention": (Attention, torch.randn(3, 4, 5)),
+}
+
+
+@torch.no_grad()
+def distance(one: nn.Module, other: nn.Module) -> float:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    apart = sum(float((x - y).square().sum()) for x, y in pairs)
+    return (apart / sum(float(x.square().sum()) for x in one.parameters())) ** 0.5
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_moved_by_all_of_its_symmetries_comes_back(name: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    build, x = NETWORKS[name]
+    a, x = build().double().eval(), x.double()
+    found = mirrorsym.find_symmetries(a, x)
+    b = copy.deepcopy(a)
+    for number, symmetry in enumerate(found):
+        b.load_state_dict(symmetry.transform(b.state_dict(), symmetry.sample(seed + number)))
+    torch.testing.assert_close(b(x), a(x))
+    assert distance(a, b) > 0.5
+    before = copy.deepcopy(b.state_dict())
+    aligned = mirrorsym.align(a, b, found)
+    assert distance(a, aligned) < 1e-6
+    assert all(torch.equal(value, before[key]) for key, value in b.state_dict().items()), "b is left as it was"
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_another_network_comes_nearer_and_computes_what_it_did(name: str) -> None:
+    torch.manual_seed(5)
+    build, x = NETWORKS[name]
+    a, b = build().eval(), build().eval()
+    aligned = mirrorsym.align(a, b, mirrorsym.find_symmetries(a, x))
+    assert distance(a, aligned) < 0.97 * distance(a, b)
+    torch.testing.assert_close(aligned(x), b(x), rtol=1e-3, atol=1e-4)
+    assert {p.dtype for p in aligned.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["relu", "linear", "attention"])
+def test_a_balanced_network_is_the_smallest_of_its_orbit(name: str) -> None:
+    """Any element of a continuous group makes it larger, by autograd the slope at the identity is 0."""
+    torch.manual_seed(0)
+    build, x = NETWORKS[name]
+    model, x = build().double().eval(), x.double()
+    found = [s for s in mirrorsym.find_symmetries(model, x) if s.kind in ("rescaling", "general_linear")]
+    state, frame = _balance(_doubles(model), found)
+    norm = sum(float(value.square().sum()) for value in state.values())
+    for symmetry in found:
+        for seed in range(3):
+            element = symmetry.sample(seed)
+            one = torch.eye(len(element)).double() if element.dim() == 2 else torch.ones_like(element)
+            near = transformed(state, [(symmetry, one + 1e-2 * (element - one))])
+            assert sum(float(value.square().sum()) for value in near.values()) > norm
+    moved = copy.deepcopy(model)
+    moved.load_state_dict(state)
+    torch.testing.assert_close(moved(x), model(x))
+    assert frame
+
+
+def test_between_two_networks_statistics_are_those_of_the_batches() -> None:
+    torch.manual_seed(0)
+    a, b = Residual(), Residual()
+    batches = [torch.randn(8, 2, 6, 6) for _ in range(3)]
+    middle = mirrorsym.interpolate(a, b, 0.25, batches)
+    torch.testing.assert_close(middle.read.weight, 0.75 * a.read.weight + 0.25 * b.read.weight)
+    entering = [middle.stem(batch).movedim(1, -1).flatten(0, -2) for batch in batches]
+    expected = torch.stack([rows.var(dim=0) for rows in entering]).mean(dim=0)
+    torch.testing.assert_close(middle.stem_norm.running_var, expected)
+    assert middle.stem_norm.momentum == 0.1
+    assert all(module.training for module in middle.modules())
+    plain = mirrorsym.interpolate(a, b, 0.25)
+    torch.testing.assert_close(plain.stem_norm.running_var, a.stem_norm.running_var)
+
+
+def test_networks_of_two_architectures_are_refused_by_name() -> None:
+    a, b = nn.Linear(2, 3), nn.Linear(2, 4)
+    with pytest.raises(ValueError, match=r"weight has shape \(3, 2\) in the first network and \(4, 2\) in the second"):
+        mirrorsym.align(a, b, [])
+    with pytest.raises(ValueError, match=r"the second network has no 'bias'"):
+        mirrorsym.align(a, nn.Linear(2, 3, bias=False), [])
+    with pytest.raises(ValueError, match=r"the first network has no 'bias'"):
+        mirrorsym.align(nn.Linear(2, 3, bias=False), a, [])
