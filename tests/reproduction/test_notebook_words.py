@@ -1,4 +1,4 @@
-"""The prose of the notebooks types no number that the configuration has: it would stay when the configuration changes."""
+"""The prose of the notebooks types no number that the configuration has: it would stay when that one changes."""
 
 from __future__ import annotations
 
