@@ -358,6 +358,7 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
 
     from reproduction.pipeline.outdated import other_sweeps
     from reproduction.pipeline.status import status_of, table
+    from reproduction.pipeline.transfer import imported_of_other_code
 
     check_names(experiment_ids, config.experiments, "experiment")
     names = experiment_ids or tuple(config.experiments)
@@ -366,7 +367,7 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
 
         watch(config, layout, names, click.echo, sys.stdout.isatty())
     found = status_of(config, layout, names)
-    others = other_sweeps(config, layout, names)
+    others = other_sweeps(config, layout, names) + imported_of_other_code(layout, config, names)
     _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else [*table(found), *others])
     if any(part.failures for part in found):
         sys.exit(1)

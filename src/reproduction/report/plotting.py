@@ -96,7 +96,8 @@ def what_was_run() -> Markdown:
     """
     from IPython.display import Markdown
 
-    return Markdown("\n".join(f"- **{Path(file).stem}**: {_made_with(file)}" for file in _swept))
+    lines = (f"- **{Path(file).stem}**: {_made_with(file)}" for file in _swept)
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
 
 
 def _made_with(file: str) -> str:
