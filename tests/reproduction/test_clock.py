@@ -194,6 +194,9 @@ def test_configuration_is_given_as_to_snakemake(project: Layout) -> None:
     assert clock(project, "left", "--configfile", str(more)) == wall_of(7, *[10] * 5, 1, 2)
     seeds = "experiments={sparsity: {seeds: 4}}"
     assert clock(project, "--configfile", str(more), "--config", "scale=laptop", seeds, "left")["jobs"] == 6
+    assert clock(project, "left", "--config", "scale=laptop", seeds, "--cores", "2")["jobs"] == 6
+    listed = ["list", "--directory", str(project.root), "--config", "scale=laptop", seeds]
+    assert "scale laptop: 4 jobs" in CliRunner().invoke(cli, listed, catch_exceptions=False).output
     assert plan(project.root, "--config", "scale=laptop")["scale"] == plan(project.root, "--scale", "laptop")["scale"]
 
 

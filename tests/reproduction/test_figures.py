@@ -100,7 +100,8 @@ def swept(results: Path) -> Path:
         ([{"rate": [0.1, 0.3]}], (), "rate 0.2"),
         ([{"rate": 0.1}, {"rate": [0.2, 0.3]}], (), ""),
         ([{"rate": 0.1, "seed": [0, 2]}], (), "rate 0.2, 0.3; seed 1, 3"),
-        ([{"rate": 0.1}], ("rate",), ""),
+        ([{"rate": 0.1}], ("made_up.rate",), ""),
+        ([{"rate": 0.1}], ("other.rate",), "rate 0.2, 0.3"),
     ],
 )
 def test_values_of_the_sweep_that_a_figure_leaves_out_are_said(

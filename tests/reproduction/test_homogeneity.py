@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mirrorsym import measures
+from reproduction.analysis import neurons
 from reproduction.contract import Context
 from reproduction.data import digits
 from reproduction.experiments.homogeneity import EXPERIMENT, HomogeneitySettings, structure
@@ -111,9 +112,24 @@ def test_the_dataset_keeps_the_contract_and_says_what_the_start_was_like() -> No
     assert sorted(dataset["order_pre"].values[0, 0]) == list(range(128))
 
 
-def test_a_run_that_diverges_is_nan_with_status_1() -> None:
+def test_a_run_that_diverges_has_its_start_and_status_1() -> None:
     settings = SMALL.model_copy(update={"learning_rate": 1e30})
     dataset = EXPERIMENT.run(settings, {"weight_decay": [0.0]}, 0, context())
     store.check(dataset, EXPERIMENT)
     assert dataset["status"].values.tolist() == [[1]]
-    assert all(np.isnan(variable).all() for name, variable in dataset.data_vars.items() if name != "status")
+    ends = [name for name in EXPERIMENT.variables if not name.startswith("initial_")]
+    assert all(dataset[name].isnull().all() for name in ends)
+    finished = EXPERIMENT.run(SMALL, {"weight_decay": [0.0]}, 0, context())
+    for name in set(EXPERIMENT.variables) - set(ends):
+        np.testing.assert_array_equal(dataset[name], finished[name])
+    counted = neurons.counts(dataset).isel(weight_decay=0, seed=0)
+    assert int(counted["clusters"].sel(when="start")) == measures.clusters(
+        dataset["initial_correlation_pre"].values[0, 0]
+    )
+    assert all(counted[name].sel(when="end").isnull() for name in counted)
+
+
+def test_a_start_that_older_code_did_not_keep_is_not_128_constant_neurons() -> None:
+    dataset = EXPERIMENT.run(SMALL, {"weight_decay": [0.0]}, 0, context())
+    older = dataset.where(dataset["status"] == 1).assign(status=dataset["status"] + 1)
+    assert all(values.isnull().all() for values in neurons.counts(older).data_vars.values())

@@ -180,6 +180,10 @@ def test_points_travel_by_import(project: Project, tmp_path: Path) -> None:
     assert older != newer
     assert f"({older[:12]}), taken in as that of" in collected.attrs["accepted"]
     assert "accepted" not in project.result("sparsity").attrs
+    kernel.write_text(before)
+    said = elsewhere.mirrorsym("status", check=False).stdout
+    assert "2 imported points of sparsity are of other code than today's" in said
+    assert "are of other code than today's" in elsewhere.snakemake("-n").stderr
 
 
 def test_a_point_by_hand_has_the_pipelines_numbers(project: Project, tmp_path: Path) -> None:

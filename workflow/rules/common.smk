@@ -16,6 +16,7 @@ from reproduction.files import FileError, write_atomically
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Plan, digest
 from reproduction.pipeline.snakemake import patches
+from reproduction.pipeline.transfer import imported_of_other_code
 from reproduction.pipeline.snakemake.command_line import (
     check_packing,
     check_targets,

@@ -54,3 +54,7 @@ def training_rule(name, plan, points):
 
 for name, plan in PLANS.items():
     training_rule(name, plan, POINTS[name])
+
+if workflow.is_main_process:
+    for line in imported_of_other_code(LAYOUT, CONFIG, PLANS):
+        print(f"mirrorsym: {line}", file=sys.stderr)

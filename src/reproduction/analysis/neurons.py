@@ -9,8 +9,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from mirrorsym import measures
-from reproduction.analysis.runs import of_finished
 from reproduction.analysis.statistics.selection import nearest
+from reproduction.contract import FINISHED
 
 PAPER_DECAY = 1e-3
 """The weight decay of the paper's figures, PyTorch's number."""
@@ -27,7 +27,7 @@ def decay_shown(dataset: xr.Dataset) -> float:
 
 
 def counts(dataset: xr.Dataset, activation: str = "pre") -> xr.Dataset:
-    """Return what figures and tables count of each network, NaN where a run did not finish.
+    """Return what figures and tables count of each network; of the end NaN where a run did not finish.
 
     Args:
         dataset: results of the homogeneity experiment.
@@ -47,9 +47,10 @@ def counts(dataset: xr.Dataset, activation: str = "pre") -> xr.Dataset:
             "close_pairs": close_pairs(dataset, matrix, f"{prefix}weight_distance"),
             "test_accuracy": accuracy if not prefix else accuracy * np.nan,
         }
-        moments.append(xr.Dataset(variables).assign(status=dataset["status"]))
-    joined = xr.concat(moments, xr.Variable("when", ["start", "end"])).transpose(..., "when")
-    return of_finished(joined).drop_vars("status")
+        has_weights = dataset[f"{prefix}weight_distance"].notnull().any(["neuron", "neuron_2"])
+        measured = has_weights if prefix else dataset["status"] == FINISHED  # a network that diverged had a start
+        moments.append(xr.Dataset(variables).where(measured))
+    return xr.concat(moments, xr.Variable("when", ["start", "end"])).transpose(..., "when")
 
 
 def homogeneous_pairs(

@@ -6,7 +6,7 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,24 @@ TRY_AGAIN = 75  # EX_TEMPFAIL: stopped as asked, the same command goes on
 _folder = click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The project's folder."
 )
+
+
+class _Command(click.Command):
+    """A command whose ``--config`` takes all assignments that follow, as Snakemake's does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give each assignment after ``--config`` an option of its own."""
+        return super().parse_args(ctx, [*_each_assigned(args)])
+
+
+def _each_assigned(words: list[str]) -> Iterator[str]:
+    follows = False
+    for before, word in zip(["", *words], words, strict=False):
+        assigned = "=" in word and not word.startswith("-")
+        if assigned and follows and before != "--config":
+            yield "--config"
+        follows = word == "--config" or (follows and assigned)
+        yield word
 
 
 def _of_scale(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,7 +109,11 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def cli() -> None:
     """Mirror symmetries and the constraints they induce: the paper's experiments, one by one or as a sweep."""
 
@@ -282,23 +304,13 @@ def results(directory: Path) -> None:
 
 
 @cli.command("plan")
-@click.argument("words", metavar="[FIGURE]...", nargs=-1)
+@click.argument("targets", metavar="[FIGURE]...", nargs=-1)
 @click.option("--cores", metavar="N", default="all", show_default=True, help="Of this machine, as for snakemake.")
-@click.option("--config", "assignment", multiple=True, metavar="NAME=VALUE ...", help="As for snakemake.")
-@click.option("--configfile", "files", multiple=True, type=click.Path(path_type=Path), help="As for snakemake.")
-@click.option("--scale", help="The same as --config scale=….")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where trainings run; as their resources ask.")
 @click.option("--json", "as_json", is_flag=True, help="For machines: all numbers, with the seconds of each job.")
-@_folder
+@_of_scale
 def plan(
-    words: tuple[str, ...],
-    cores: str,
-    assignment: tuple[str, ...],
-    files: tuple[Path, ...],
-    scale: str | None,
-    device: str | None,
-    as_json: bool,
-    directory: Path,
+    config: Config, layout: Layout, targets: tuple[str, ...], cores: str, device: str | None, as_json: bool
 ) -> None:
     """Forecast a scale, or what FIGURES need, before it runs: jobs, hours, FLOPs, storage, and time by the clock.
 
@@ -308,10 +320,7 @@ def plan(
 
     from reproduction.pipeline.costs import forecast, table
 
-    assignments = [*assignment, *(word for word in words if "=" in word)]
-    config = load(directory / "config", _overrides(scale, assignments, files))
-    targets = [word for word in words if "=" not in word]
-    found = forecast(config, Layout(directory), device, targets, _number_of_cores(cores))
+    found = forecast(config, layout, device, list(targets), _number_of_cores(cores))
     for line in [json.dumps(found.to_dict(), indent=1)] if as_json else table(found):
         click.echo(line)
 
@@ -349,6 +358,7 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
 
     from reproduction.pipeline.outdated import other_sweeps
     from reproduction.pipeline.status import status_of, table
+    from reproduction.pipeline.transfer import imported_of_other_code
 
     check_names(experiment_ids, config.experiments, "experiment")
     names = experiment_ids or tuple(config.experiments)
@@ -357,7 +367,7 @@ def status(config: Config, layout: Layout, experiment_ids: tuple[str, ...], as_j
 
         watch(config, layout, names, click.echo, sys.stdout.isatty())
     found = status_of(config, layout, names)
-    others = other_sweeps(config, layout, names)
+    others = other_sweeps(config, layout, names) + imported_of_other_code(layout, config, names)
     _say([json.dumps([asdict(part) for part in found], indent=1)] if as_json else [*table(found), *others])
     if any(part.failures for part in found):
         sys.exit(1)

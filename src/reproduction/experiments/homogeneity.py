@@ -59,14 +59,14 @@ def run(settings: HomogeneitySettings, grid: Grid, seed: int, context: Context) 
         "neuron_2": np.arange(PENULTIMATE),
         "epoch": np.arange(settings.epochs + 1),
     }
-    dataset = EXPERIMENT.dataset(grid, seed, values, coords, [not one for one in runs])
+    dataset = EXPERIMENT.dataset(grid, seed, values, coords, ["train_loss" not in one for one in runs])
     return dataset.assign_attrs(precision=together(precisions))
 
 
 def _train(
     settings: HomogeneitySettings, weight_decay: float, seed: int, context: Context, images: Images
 ) -> tuple[dict[str, Any], Precision]:
-    """Train one network; return its variables, none where it diverged, and what it computed in."""
+    """Train one network; return its variables, where it diverged those of the start alone, and what it computed in."""
     from reproduction.models.resnet import ResNet18
     from reproduction.training import loop
 
@@ -81,7 +81,7 @@ def _train(
         }
         trained = loop.train(network, pictures, settings, weight_decay, "homogeneity", seed, context)
         if trained.diverged:
-            return {}, trained.precision
+            return initial, trained.precision
         final = structure(network, pictures, settings.test_points)
         measured = {
             **initial,

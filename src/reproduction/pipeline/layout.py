@@ -67,6 +67,11 @@ class Layout:
         return self.results / "sources"
 
     @property
+    def imported(self) -> Path:
+        """Which points came by import."""
+        return self.results / "imported.json"
+
+    @property
     def records(self) -> Path:
         """Snakemake's records of what made each output."""
         return self.results / "records.json"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,46 @@ def import_files(files: Sequence[Path], layout: Layout, accept: bool = False) ->
             store.write(accepted[place], place)
         else:
             write_atomically(place, file.read_bytes())
+    _note_imported(layout, list(places))
     said = {True: ", of other code, accepted", False: ""}
     return [f"{file} is now {place}{said[place in accepted]}" for place, file in places.items()]
+
+
+def _note_imported(layout: Layout, places: Sequence[Path]) -> None:
+    """Note the points that came by import: Snakemake has no record of what made them, and misses a change of code."""
+    known = set(_imported(layout)) | {str(place.relative_to(layout.root)) for place in places}
+    write_atomically(layout.imported, json.dumps(sorted(known), indent=0))
+
+
+def _imported(layout: Layout) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(layout.imported.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def imported_of_other_code(layout: Layout, config: Config, experiments: Iterable[str]) -> list[str]:
+    """Return a line for each of the experiments with imported points that count no more as those of today's code."""
+    found = []
+    imported = set(_imported(layout))
+    for name in experiments if imported else ():
+        module = module_path(config.module_of(name))
+        places = [layout.point(point.name) for point in points_of(config, name)]
+        here = [place for place in places if str(place.relative_to(layout.root)) in imported and place.is_file()]
+        code = fingerprints.valid(layout.fingerprints, module) if here else set()
+        if old := [place for place in here if _made_by(place) not in code]:
+            found.append(
+                f"{len(old)} imported points of {name} are of other code than today's, {old[0]} among them; delete "
+                "them to compute them here, or import them again with --accept"
+            )
+    return found
+
+
+def _made_by(place: Path) -> str:
+    try:
+        return str(store.read(place).attrs.get("fingerprint", ""))
+    except store.StoreError:
+        return ""
 
 
 def _as_of_today(dataset: xr.Dataset, fingerprint: str) -> xr.Dataset:

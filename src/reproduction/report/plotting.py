@@ -19,13 +19,16 @@ from matplotlib.transforms import blended_transform_factory
 from numpy.typing import ArrayLike, NDArray
 from tueplots import figsizes
 
+from reproduction import formatting
 from reproduction.analysis import runs
 from reproduction.pipeline import provenance, store
 from reproduction.pipeline.layout import FIGURE_FORMATS
+from reproduction.pipeline.notes import words
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+    from IPython.display import Markdown
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -64,6 +67,8 @@ _STYLE: Any = {
 }
 _swept: dict[str, dict[str, list[Any]]] = {}
 """The values of each axis of the sweep of each result file that was opened."""
+_fixed: dict[str, dict[str, Any]] = {}
+"""What the sweep of each of these files keeps fixed."""
 
 plt.rcdefaults()  # not the user's matplotlibrc
 plt.rcParams.update(_STYLE)
@@ -80,7 +85,44 @@ def open_results(results: str | Path, experiment: str) -> xr.Dataset:
     file = dataset.attrs["result_file"] = f"{experiment}.nc"
     axes = dataset["status"].dims if "status" in dataset else ()
     _swept[file] = {str(axis): dataset[axis].values.tolist() for axis in axes}
+    _fixed[file] = store.settings_of(dataset) if "settings" in dataset.attrs else {}
     return dataset
+
+
+def what_was_run() -> Markdown:
+    """Return what each result file that was opened was made with: what was kept fixed, and the values of each axis.
+
+    A notebook shows it in place of numbers in its prose, which would be those of one scale and of one day.
+    """
+    from IPython.display import Markdown
+
+    lines = (f"- **{Path(file).stem}**: {_made_with(file)}" for file in _swept)
+    return Markdown("\n".join(lines))  # type: ignore[no-untyped-call]
+
+
+def _made_with(file: str) -> str:
+    fixed = [words(name, _flat(value)) for name, value in _fixed[file].items()]
+    swept = [
+        f"{axis.replace('_', ' ')} {formatting.values(values)}"
+        for axis, values in _swept[file].items()
+        if axis != "seed"
+    ]
+    seeds = len(_swept[file].get("seed", []))
+    return "; ".join([*fixed, *swept, f"{seeds} {'seed' if seeds == 1 else 'seeds'}"])
+
+
+def _flat(value: Any) -> Any:
+    """A setting as it can be said: of a list of places, each place as text."""
+    if not isinstance(value, list):
+        return value
+    return tuple(f"({', '.join(map(formatting.setting, part))})" if isinstance(part, list) else part for part in value)
+
+
+def colors(number: int) -> list[Any]:
+    """Return so many colours: the palette's, or evenly spaced ones of a map where it has too few."""
+    if number <= len(COLORS):
+        return COLORS[:number]
+    return list(plt.get_cmap("turbo")(np.linspace(0.05, 0.95, number)))
 
 
 def figure(
@@ -273,7 +315,7 @@ def save(
         name: the figure's id.
         data: the numbers behind the figure, one tidy table of one kind of row.
         drawn: the parts of results that were drawn, as cut from :func:`open_results`.
-        elsewhere: axes of which other figures show the other values.
+        elsewhere: axes of which other figures show the other values, such as ``attention.layers``.
         tables: numbers of other kinds, such as theory; each goes to ``NAME_TABLE.csv``, as configured.
     """
     folder = Path(figures)
@@ -305,7 +347,11 @@ def not_drawn(drawn: Sequence[xr.Dataset], elsewhere: Sequence[str] = ()) -> lis
             shown = {
                 value for part in parts for value in np.ravel(part[axis].values if axis in part.coords else values)
             }
-            if parts and axis not in elsewhere and (left := [value for value in values if value not in shown]):
+            if (
+                parts
+                and f"{Path(file).stem}.{axis}" not in elsewhere
+                and (left := [value for value in values if value not in shown])
+            ):
                 found.append(f"{axis} {', '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in left)}")
     return found
 
