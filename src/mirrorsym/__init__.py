@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mirrorsym.compression import Compression as Compression
+    from mirrorsym.compression import compress as compress
     from mirrorsym.constraints import DCS as DCS
     from mirrorsym.constraints import Hadamard as Hadamard
     from mirrorsym.constraints import MirrorDCS as MirrorDCS
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from mirrorsym.watch import CollapseMonitor as CollapseMonitor
 
 _NAMES = {
+    "compression": "Compression compress",
     "constraints": "DCS Hadamard MirrorDCS constrain constrain_all effective_parameters",
     "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",
     "mirrors": "Mirror coupling double_rotation_mirror identity_mirror permutation_mirror rescaling_mirrors "
