@@ -28,7 +28,7 @@ from mirrorsym.compression.edit import (
 )
 from mirrorsym.compression.inputs import Inputs, distance, outputs_of
 from mirrorsym.compression.probe import Reading, observe
-from mirrorsym.compression.rank import factor, product_of
+from mirrorsym.compression.rank import factor, product_of, size_of_one
 from mirrorsym.compression.report import Compression, Cut, Kept
 from mirrorsym.compression.units import Plan, judge
 from mirrorsym.symmetries import Symmetry, find_symmetries
@@ -224,29 +224,28 @@ class _Cutter:
         found = [product for product in products if product is not None]
         if not found or len({product.units for product in found}) > 1 or found[0].units < 2:
             return
-        largest = max(float(product.values[0]) for product in found)
+        if self._readings is None:
+            self._readings = observe(self.model, [*self._inputs, *self._wide])
+        unit = size_of_one(self.model, found, self._readings)
         units, heads = found[0].units, len(found)
+        slots = [slot for symmetry in group.symmetries for slot in symmetry.slots]
         why = ""
         for share in TRIES:
-            limit = share * (self._tolerance - self._promised) / 2 * largest
+            limit = share * (self._tolerance - self._promised) / 2 * unit
             rank = max(1, *(int((product.values > limit).sum()) for product in found))
             if rank == units:
                 return
-            error = "fewer dimensions do not fit"
             for scale in (1.0, (rank / units) ** 0.5):
 
                 def edit(trial: nn.Module, places: Places, scale: float = scale, rank: int = rank) -> None:
                     factor(trial, places, found, rank, scale)
 
-                slots = [slot for symmetry in group.symmetries for slot in symmetry.slots]
-                edits = attribute_edits(self.model, slots, (heads, heads), (units, rank))
-                outcome = self._try(edit, edits)
+                outcome = self._try(edit, attribute_edits(self.model, slots, (heads, heads), (units, rank)))
                 if outcome is None:
-                    dropped = max(float(product.values[rank]) for product in found) / max(largest, 1e-300)
+                    dropped = max(float(product.values[rank]) for product in found) / unit
                     self._accept(Cut(group.where, "rank", units, rank, promised=dropped))
                     return
-                error = outcome
-            why = error
+                why = outcome
         self._keep(group.where, why)
 
     def _try(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mirrorsym.compression.edit import Places, places_of, remove, replace_tensor, tensor_of
+from mirrorsym.compression.probe import Reading, reading_axis
 from mirrorsym.symmetries.symmetry import Slot, Symmetry
 
 
@@ -61,6 +63,30 @@ def product_of(model: nn.Module, places: Places, symmetry: Symmetry) -> Product 
     padded = torch.zeros(len(a), dtype=values.dtype, device=values.device)
     padded[:count] = values
     return Product(slots, left, right, padded)
+
+
+def size_of_one(model: nn.Module, products: Sequence[Product], readings: Mapping[str, Reading]) -> float:
+    """Return the singular value at which a product counts as one: what is far below it can go.
+
+    Args:
+        model: the model.
+        products: of one layer, such as those of its heads.
+        readings: what its modules read.
+
+    Returns:
+        The largest singular value; but for keys with queries what makes the logits of attention change by one.
+    """
+    largest = max(float(product.values[0]) for product in products)
+    lengths = [1.0, 1.0]
+    for slot, _ in products[0].slots:
+        owner, _, attribute = slot.name.rpartition(".")
+        module = model.get_submodule(owner)
+        reading = readings.get(owner)
+        if reading is None or reading_axis(module) == slot.axis:
+            return largest
+        if attribute == "weight":
+            lengths[slot.inverse] += float(reading.rows.square().sum(1).max())
+    return max(largest, math.sqrt(products[0].units / (lengths[0] * lengths[1])))
 
 
 def factor(model: nn.Module, places: Places, products: Sequence[Product], rank: int, scale: float) -> None:

@@ -19,7 +19,8 @@ class Cut:
         constant: how many were the same for all inputs, and went into the bias of what reads them.
         copies: how many were multiples of another unit (Theorem 4).
         promised: what it changes at most in an output, to first order, relative to the outputs' root mean square; for
-            ``rank`` the part of the product that was cut, relative to the largest singular value.
+            ``rank`` the part of the product that was cut, relative to its largest singular value, or what it changes in
+            the logits of attention if that is less.
     """
 
     where: str
