@@ -1,7 +1,8 @@
 """``python -m benchmarks.compression``: train networks that collapse, compress them, write docs/compress.md's table.
 
 Each network runs in a process of its own, on one thread: ``python -m benchmarks.compression NAME`` does one, and keeps
-it and its numbers in results/compression/. The pictures are CIFAR-10's, of the archive that MIRRORSYM_TEST_ARCHIVE names.
+it and its numbers in results/compression/. The pictures are CIFAR-10's, of the archive that the environment's
+MIRRORSYM_TEST_ARCHIVE names.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def run_one(name: str) -> dict[str, Any]:
     import mirrorsym
     from benchmarks.compression.networks import NETWORKS, tested, trained
     from benchmarks.compression.pruned import pruned
-    from mirrorsym.compression.compress import _plain_parameters
+    from mirrorsym.compression.compress import plain_parameters
 
     torch.set_num_threads(1)
     network = NETWORKS[name]
     data, model = network.data(), trained(network, place(name).with_suffix(".pt"))
     small, report = mirrorsym.compress(model, data.inputs[:32])
     print(report)
-    _plain_parameters(model)
+    plain_parameters(model)
     outputs = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
     try:
         other = tested(pruned(model, data.inputs[:8], report.parameters[1], outputs), data)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mirrorsym import Hadamard, constrain_all
+from mirrorsym import constrain_all
 
 BATCH = 64
 PICTURES = 4000
@@ -128,9 +128,7 @@ def resnet(width: int = 8) -> nn.Module:
 
 def product_resnet() -> nn.Module:
     """Return a ResNet18 whose every parameter is a product of two (Section 2.6)."""
-    network = resnet()
-    constrain_all(network, Hadamard)
-    return network
+    return constrain_all(resnet())
 
 
 def gpt() -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import mirrorsym
+from benchmarks.zoo.models import SMALL
 from mirrorsym.compression import Compression
 
 EXACT = 1e-10
@@ -246,6 +247,29 @@ def test_heads_and_their_ranks_and_gated_units_go() -> None:
     assert any("mean over the units" in kept.why for kept in report.kept)
 
 
+def test_keys_and_values_in_one_parameter_become_of_one_size() -> None:
+    class Fused(nn.Module):
+        def __init__(self, width: int = 8, heads: int = 2) -> None:
+            super().__init__()
+            self.heads = heads
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            out: Tensor = self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+            return out
+
+    model = Fused()
+    with torch.no_grad():
+        rows = model.qkv.weight.unflatten(0, (3, 2, 4))
+        rows[1, :, 2:] = rows[1, :, :2]  # keys of rank 2, values of rank 3
+        model.qkv.bias.unflatten(0, (3, 2, 4))[1, :, 2:] = model.qkv.bias.unflatten(0, (3, 2, 4))[1, :, :2]
+        model.out.weight.unflatten(1, (2, 4))[:, :, 1] = 0
+    small, report = compressed(model, torch.randn(8, 6, 8))
+    assert (small.qkv.out_features, small.out.in_features) == (18, 6)
+    assert [(c.what, c.before, c.after) for c in report.cuts] == [("rank", 4, 3)]
+
+
 def test_multihead_attention_is_replaced_where_it_cannot_hold_fewer_heads() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=True, norm_first=True)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -283,6 +307,25 @@ def test_a_stream_with_rms_norms_is_cut_with_their_gains_and_eps() -> None:
     (line,) = report.cuts
     assert (line.before, line.after, line.zero) == (8, 6, 2)
     assert small[3].normalized_shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("name", "cuts"),
+    [("u-net", 3), ("dcgan generator", 2), ("einsum attention", 1), ("rms stream", 1), ("minimal gpt", 2)],
+)
+def test_on_the_mirror_of_each_exchange_one_unit_goes(name: str, cuts: int) -> None:
+    model, (batch,), _ = SMALL[name].make()
+    model = model.double()
+    batch = batch.double() if batch.is_floating_point() else batch
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for symmetry in mirrorsym.find_symmetries(model, batch).of_kind("permutation"):
+        for slot in symmetry.slots:
+            block = slot.take(tensors[slot.name].data, symmetry.units)
+            block[:2] = block[:2].mean(0)
+            tensors[slot.name].data.copy_(slot.put(tensors[slot.name].data, block))
+    _, report = compressed(model, batch)
+    assert [(c.before - c.after, c.copies) for c in report.cuts] == [(1, 1)] * cuts
+    assert all(kept.why for kept in report.kept)
 
 
 def test_what_is_tied_is_cut_where_it_is_zero() -> None:
@@ -337,6 +380,17 @@ def test_what_cannot_be_cut_is_said() -> None:
     assert not report.cuts
     assert "the gates of GRU are not cut" in str(report)
     assert small.cell.hidden_size == 6
+
+
+def test_a_stream_under_rotations_is_not_cut_and_that_is_said() -> None:
+    model = nn.Sequential(nn.Linear(3, 6), nn.RMSNorm(6, elementwise_affine=False), nn.Linear(6, 2))
+    with torch.no_grad():
+        model[0].weight[:2] = model[0].weight[2:4]
+        model[0].bias[:2] = model[0].bias[2:4]
+        model[2].weight[:, :2] = model[2].weight[:, 2:4]
+    _, report = compressed(model, torch.randn(8, 3))
+    assert not report.cuts
+    assert any("directions of a stream are not cut" in kept.why for kept in report.kept)
 
 
 def test_a_cut_that_changes_the_outputs_is_undone() -> None:

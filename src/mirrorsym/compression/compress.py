@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +28,7 @@ from mirrorsym.compression.edit import (
 )
 from mirrorsym.compression.inputs import Inputs, distance, outputs_of
 from mirrorsym.compression.probe import Reading, observe
-from mirrorsym.compression.rank import factor, product_of, size_of_one
+from mirrorsym.compression.rank import factor, product_of
 from mirrorsym.compression.report import Compression, Cut, Kept
 from mirrorsym.compression.units import Plan, judge
 from mirrorsym.symmetries import Symmetry, find_symmetries
@@ -44,6 +44,12 @@ SPREAD = 3.0
 """The wider range, over the batch's."""
 REPEATS = 7
 """Forwards of each model whose median time is reported."""
+
+NOT_CUT = {
+    "rotation": "its rank is lower than its dimension, and directions of a stream are not cut, only channels",
+    "complex": "planes of a rotary embedding are zero, and are not cut",
+}
+"""Mirrors of which no cut is made."""
 
 
 def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.Module, Compression]:
@@ -74,7 +80,7 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     work = copy.deepcopy(model)
     work.eval()
     original = copy.deepcopy(work)
-    _plain_parameters(work)
+    plain_parameters(work)
     attentions = _replace_attentions(work)
     cutter = _Cutter(work, original, inputs, tolerance)
     cutter.run()
@@ -90,9 +96,15 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
 
 @dataclass(frozen=True)
 class _Group:
-    """One symmetry of units, or several that have to be cut alike, such as those of a layer's heads."""
+    """One symmetry of units, or several that have to be cut alike, such as those of a layer's heads.
+
+    Args:
+        symmetries: the symmetries.
+        products: in how many products each head takes part here.
+    """
 
     symmetries: tuple[Symmetry, ...]
+    products: int = 1
 
     @property
     def where(self) -> str:
@@ -123,6 +135,10 @@ class _Cutter:
         self._groups = list(_groups(found))
         for unfollowed in found.unfollowed:
             self._keep(unfollowed.module or "the model", f"{unfollowed.operation} was not followed: {unfollowed.why}")
+        parameters = dict(model.named_parameters())
+        for symmetry in found.of_kind("rotation", "complex"):
+            if _collapsed(symmetry.matrix(parameters).detach(), symmetry.kind, tolerance):
+                self._keep(symmetry.name.partition(" [")[0], NOT_CUT[symmetry.kind])
 
     def _usable(self, model: nn.Module, inputs: Inputs, seeds: Sequence[int], spread: float = 1.0) -> list[Inputs]:
         """Return other inputs in the batch's range, as far as the model takes them."""
@@ -174,6 +190,12 @@ class _Cutter:
     def _keep(self, where: str, why: str) -> None:
         self._kept[where] = Kept(where, why)
 
+    def _read(self) -> dict[str, Reading]:
+        """Return what the modules of the model as it is now read."""
+        if self._readings is None:
+            self._readings = observe(self.model, [*self._inputs, *self._wide])
+        return self._readings
+
     def _cut_units(self, group: _Group) -> None:
         (symmetry,) = group.symmetries
         slots = places_of(self.model, self._places, symmetry)
@@ -184,13 +206,11 @@ class _Cutter:
         readers = readers_of(self.model, slots)
         if units < 2:
             return
-        if self._readings is None:
-            self._readings = observe(self.model, [*self._inputs, *self._wide])
-        readers = [reader for reader in readers if reader.module in self._readings]
+        readings = self._read()
+        readers = [reader for reader in readers if reader.module in readings]
         if not readers:
             self._keep(group.where, "no module that is known reads these units")
             return
-        readings = self._readings
         what = self._what(symmetry, slots)
         why = ""
         for share in TRIES:
@@ -220,29 +240,30 @@ class _Cutter:
         return "groups" if any(getattr(owner, "groups", 1) > 1 for owner in owners) else "heads"
 
     def _cut_rank(self, group: _Group) -> None:
-        products = [product_of(self.model, self._places, symmetry) for symmetry in group.symmetries]
+        readings = self._read()
+        products = [product_of(self.model, self._places, symmetry, readings) for symmetry in group.symmetries]
         found = [product for product in products if product is not None]
         if not found or len({product.units for product in found}) > 1 or found[0].units < 2:
             return
-        if self._readings is None:
-            self._readings = observe(self.model, [*self._inputs, *self._wide])
-        unit = size_of_one(self.model, found, self._readings)
-        units, heads = found[0].units, len(found)
+        # Heads of one layer are measured by the largest of them.
+        one = {flag: max((p.one for p in found if p.logits == flag), default=0.0) for flag in (False, True)}
+        units, heads = found[0].units, len(found) // group.products
         slots = [slot for symmetry in group.symmetries for slot in symmetry.slots]
         why = ""
         for share in TRIES:
-            limit = share * (self._tolerance - self._promised) / 2 * unit
-            rank = max(1, *(int((product.values > limit).sum()) for product in found))
+            limit = share * (self._tolerance - self._promised) / 2
+            rank = max(1, *(int((product.values > limit * one[product.logits]).sum()) for product in found))
             if rank == units:
                 return
-            for scale in (1.0, (rank / units) ** 0.5):
+            scales = (1.0, (rank / units) ** 0.5) if one[True] else (1.0,)
+            for scale in scales:
 
                 def edit(trial: nn.Module, places: Places, scale: float = scale, rank: int = rank) -> None:
                     factor(trial, places, found, rank, scale)
 
                 outcome = self._try(edit, attribute_edits(self.model, slots, (heads, heads), (units, rank)))
                 if outcome is None:
-                    dropped = max(float(product.values[rank]) for product in found) / unit
+                    dropped = max(float(product.values[rank]) / max(one[product.logits], 1e-300) for product in found)
                     self._accept(Cut(group.where, "rank", units, rank, promised=dropped))
                     return
                 why = outcome
@@ -274,8 +295,18 @@ class _Cutter:
         self._promised = max(self._promised, cut.promised) if cut.what == "rank" else self._promised + cut.promised
 
 
+def _collapsed(weights: Tensor, kind: str, tolerance: float) -> bool:
+    """Return whether units lie on a mirror of a rotation, or planes on theirs."""
+    sizes = weights.norm(dim=1) if kind == "complex" else torch.linalg.svdvals(weights)
+    return len(sizes) < len(weights) or bool(sizes.min() <= tolerance * sizes.max())
+
+
 def _groups(found: Sequence[Symmetry]) -> Iterator[_Group]:
-    """Yield what is cut together, in the network's order: heads of one layer are."""
+    """Yield what is cut together, in the network's order: heads of one layer are.
+
+    Where keys, queries and values lie in one parameter, they are also yielded as one, after each product by itself: a
+    forward may take no keys and values of different sizes.
+    """
     together: dict[Any, list[Symmetry]] = {}
     for symmetry in found:
         if symmetry.kind == "permutation":
@@ -283,8 +314,15 @@ def _groups(found: Sequence[Symmetry]) -> Iterator[_Group]:
         elif symmetry.kind == "general_linear":
             key = (symmetry.units, tuple((slot.name, slot.axes, slot.inverse) for slot in symmetry.slots))
             together.setdefault(key, []).append(symmetry)
+    alike: dict[Any, list[list[Symmetry]]] = {}
     for symmetries in together.values():
         yield _Group(tuple(symmetries))
+        first = symmetries[0]
+        if first.kind == "general_linear":
+            alike.setdefault((first.units, first.slots[0].name, first.slots[0].axes), []).append(symmetries)
+    for several in alike.values():
+        if len(several) > 1 and len({len(symmetries) for symmetries in several}) == 1:
+            yield _Group(tuple(symmetry for symmetries in several for symmetry in symmetries), len(several))
 
 
 def _joined(cuts: Sequence[Cut]) -> Iterator[Cut]:
@@ -298,7 +336,7 @@ def _joined(cuts: Sequence[Cut]) -> Iterator[Cut]:
         yield Cut(where, what, parts[0].before, parts[-1].after, zero, constant, copies, promised)
 
 
-def _plain_parameters(model: nn.Module) -> None:
+def plain_parameters(model: nn.Module) -> None:
     """Let parameters that are functions of others be what they compute."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):

@@ -23,12 +23,17 @@ class Product:
         left: balanced factors of the product, the one side's weights of each unit, shape (units, weights).
         right: those of the other side.
         values: the product's singular values, falling, shape (units,).
+        one: the singular value at which the product counts as one: what is far below it can go. The largest, and with
+            keys and queries what makes the logits of attention change by one if that is more.
+        logits: whether it is one of keys with queries.
     """
 
     slots: list[tuple[Slot, Tensor]]
     left: Tensor
     right: Tensor
     values: Tensor
+    one: float
+    logits: bool
 
     @property
     def units(self) -> int:
@@ -36,7 +41,7 @@ class Product:
         return len(self.left)
 
 
-def product_of(model: nn.Module, places: Places, symmetry: Symmetry) -> Product | None:
+def product_of(model: nn.Module, places: Places, symmetry: Symmetry, readings: Mapping[str, Reading]) -> Product | None:
     """Return the product on which a general linear group acts.
 
     Returns:
@@ -62,31 +67,25 @@ def product_of(model: nn.Module, places: Places, symmetry: Symmetry) -> Product 
     right[:count] = root * (v[:count] @ other.T)
     padded = torch.zeros(len(a), dtype=values.dtype, device=values.device)
     padded[:count] = values
-    return Product(slots, left, right, padded)
+    logits = _one_in_logits(model, slots, readings)
+    largest = float(values[0])
+    return Product(slots, left, right, padded, largest if logits is None else max(largest, logits), logits is not None)
 
 
-def size_of_one(model: nn.Module, products: Sequence[Product], readings: Mapping[str, Reading]) -> float:
-    """Return the singular value at which a product counts as one: what is far below it can go.
-
-    Args:
-        model: the model.
-        products: of one layer, such as those of its heads.
-        readings: what its modules read.
-
-    Returns:
-        The largest singular value; but for keys with queries what makes the logits of attention change by one.
-    """
-    largest = max(float(product.values[0]) for product in products)
-    lengths = [1.0, 1.0]
-    for slot, _ in products[0].slots:
+def _one_in_logits(
+    model: nn.Module, slots: Sequence[tuple[Slot, Tensor]], readings: Mapping[str, Reading]
+) -> float | None:
+    """Return the singular value that changes logits by one at most; None where a side reads, and there are none."""
+    lengths = [1.0, 1.0]  # the biases read a one
+    for slot, _ in slots:
         owner, _, attribute = slot.name.rpartition(".")
         module = model.get_submodule(owner)
         reading = readings.get(owner)
         if reading is None or reading_axis(module) == slot.axis:
-            return largest
+            return None
         if attribute == "weight":
             lengths[slot.inverse] += float(reading.rows.square().sum(1).max())
-    return max(largest, math.sqrt(products[0].units / (lengths[0] * lengths[1])))
+    return math.sqrt(len(slots[0][1]) / (lengths[0] * lengths[1]))
 
 
 def factor(model: nn.Module, places: Places, products: Sequence[Product], rank: int, scale: float) -> None:
@@ -97,12 +96,12 @@ def factor(model: nn.Module, places: Places, products: Sequence[Product], rank: 
         places: is changed.
         products: of one layer, such as those of its heads.
         rank: of the factors.
-        scale: multiplies the products, where attention divides by a root of what is their dimension.
+        scale: multiplies keys' products with queries, where attention divides by a root of their dimension.
     """
     for product in products:
         start = {False: 0, True: 0}
         for slot, where in product.slots:
-            side = product.right if slot.inverse else product.left * scale
+            side = product.right if slot.inverse else product.left * (scale if product.logits else 1.0)
             tensor = tensor_of(model, slot.name)
             size = _block(tensor, slot, where).shape[1]
             block = side[:, start[slot.inverse] : start[slot.inverse] + size]
