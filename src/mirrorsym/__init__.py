@@ -30,6 +30,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mirrorsym.aligning import align as align
     from mirrorsym.aligning import interpolate as interpolate
+    from mirrorsym.compression import Compression as Compression
+    from mirrorsym.compression import compress as compress
     from mirrorsym.constraining import constrain as constrain
     from mirrorsym.constraining import constrain_all as constrain_all
     from mirrorsym.constraining import effective_parameters as effective_parameters
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "aligning": "align interpolate",
+    "compression": "Compression compress",
     "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
     "plain_state_dict release",
     "constraints": "DCS Hadamard MirrorDCS Unit ties",

@@ -1,0 +1,1 @@
+"""Networks that collapsed, compressed, beside Torch-Pruning: the table of docs/compress.md."""
