@@ -175,7 +175,8 @@ class Layers(Ties):
             for factor in factors:
                 self._bend([factor], scale=True, sign=1 not in support(factor))
         elif mean is not None:
-            factors = self._of_channels(factors)
+            x = x.detach()
+            self._note(x, self._of_channels(factors))
             factors = self._add(x, self._column(mean, x.dim()), out) if factors else []
             spread = self.factors(variance)
             if factors and spread:

@@ -174,7 +174,7 @@ class Ties:
     def _fixed(self, value: Any, axes: set[int], result: Tensor) -> Factors:
         if not isinstance(value, Tensor):
             return []
-        wide = value.reshape(*[1] * (result.dim() - value.dim()), *value.shape)
+        wide = value.reshape([*[1] * (result.dim() - value.dim()), *value.shape])
         varying = [axis for axis in sorted(axes) if not is_uniform(wide, axis)]
         if not varying:
             return []
