@@ -13,7 +13,9 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +44,7 @@ class Row:
         model_mb: what its parameters and buffers take in memory, in megabytes.
         seconds: of a processor, for finding the symmetries on one thread.
         peak_mb: how much more memory the process held at most meanwhile than with the model loaded, in megabytes.
+        activations_mb: how much of it one backward pass keeps of the values between the layers, in megabytes.
         kinds: how many symmetries of each kind.
         wrong: those that do not hold, in words.
         unfollowed: operations that were not followed, and how often.
@@ -56,6 +59,7 @@ class Row:
     model_mb: float = 0.0
     seconds: float = 0.0
     peak_mb: float = 0.0
+    activations_mb: float = 0.0
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     wrong: list[str] = dataclasses.field(default_factory=list)
     unfollowed: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -78,6 +82,7 @@ def measure(entry: Entry) -> Row:
         row.error = f"{type(error).__name__}: {error}"
         return row
     row.seconds, row.peak_mb = time.process_time() - start, _memory_mb("VmHWM") - before
+    row.activations_mb = _activations_mb(model, inputs, keywords)
     row.kinds = dict(collections.Counter(symmetry.kind for symmetry in found))
     row.unfollowed = dict(collections.Counter(part.operation for part in found.unfollowed))
     row.unused = len(found.unused_parameters)
@@ -110,6 +115,23 @@ def compare(entry: Entry, found: Symmetries, living: Living) -> tuple[int, int] 
         if living.change(exchange.apply(living.state)) < HELD:
             groups[exchange.group].append(reached(found, start, exchange.apply(start)))
     return sum(all(group) for group in groups.values()), len(groups)
+
+
+def _activations_mb(model: torch.nn.Module, inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> float:
+    """Return the memory that a backward pass in double precision keeps beside parameters and buffers."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage().data_ptr()
+        if place not in own:
+            kept[place] = tensor.untyped_storage().nbytes() * (2 if tensor.dtype == torch.float32 else 1)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = model(*inputs, **keywords)
+    del outputs
+    return sum(kept.values()) / 1e6
 
 
 def _memory_mb(field: str) -> float:
@@ -169,21 +191,27 @@ def page(rows: dict[str, Row]) -> str:
         "",
         "## At the sizes that people train",
         "",
-        "Two samples. Memory is also given as a multiple of the model's own.",
+        "Two samples. In brackets: memory without the activations that one backward pass keeps, as a multiple of the "
+        "model's own.",
         "",
         *_table(full, pruning=False),
         "",
         "## Time grows with the parameters",
         "",
-        "| network | parameters | seconds | seconds per million parameters | memory (model's own = 1) |",
+        "| network | parameters | seconds | seconds per million parameters | memory beside activations (own = 1) |",
         "|---|---:|---:|---:|---:|",
         *(
             f"| {r.name} | {r.parameters:,} | {r.seconds:.1f} | {r.seconds / r.parameters * 1e6:.2f} "
-            f"| {r.peak_mb / r.model_mb:.1f} |"
+            f"| {_multiple(r):.1f} |"
             for r in series
         ),
         "",
     ])  # fmt: skip
+
+
+def _multiple(row: Row) -> float:
+    """Return the memory beside activations as a multiple of the model's own."""
+    return (row.peak_mb - row.activations_mb) / row.model_mb if row.model_mb else 0.0
 
 
 def _table(rows: list[Row], pruning: bool) -> list[str]:
@@ -192,7 +220,7 @@ def _table(rows: list[Row], pruning: bool) -> list[str]:
     head += ["not followed"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
     for row in rows:
-        memory = f"{row.peak_mb:.0f} MB" if pruning else f"{row.peak_mb:.0f} MB ({row.peak_mb / row.model_mb:.1f})"
+        memory = f"{row.peak_mb:.0f} MB" if pruning else f"{row.peak_mb:.0f} MB ({_multiple(row):.1f})"
         cells = [row.name, f"{row.parameters:,}", f"{row.seconds:.1f}", memory]
         cells += [str(row.kinds.get(kind, "")) for kind in KINDS] + [str(len(row.wrong))]
         if pruning:

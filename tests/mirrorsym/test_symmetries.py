@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune, weight_norm
+from torch.utils.checkpoint import checkpoint
 
 from mirrorsym.symmetries import Symmetries, Symmetry, Unfollowed, find_symmetries, holds
 from mirrorsym.symmetries.symmetry import Slot
@@ -310,6 +311,24 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[tuple[str, int],
         PICTURES,
         {("rescaling", 6): 2, ("permutation", 6): 1},
     ),
+    "generator behind a linear layer": (
+        layered(
+            *(nn.Linear(4, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Unflatten(1, (6, 2, 2))),
+            *(nn.BatchNorm2d(6), nn.ReLU(), nn.ConvTranspose2d(6, 2, 2)),
+        ),
+        ROWS,
+        {("sign_flip", 24): 1, ("rescaling", 24): 1, ("permutation", 6): 1, ("rescaling", 6): 2},
+    ),
+    "pixel shuffle": (
+        layered(nn.Conv2d(3, 16, 1), nn.PixelShuffle(2), nn.ReLU(), nn.Conv2d(4, 2, 3)),
+        PICTURES,
+        {("rescaling", 4): 1, ("permutation", 4): 1},
+    ),
+    "bag of embeddings": (
+        layered(nn.EmbeddingBag(9, 6), nn.Linear(6, 3)),
+        TOKENS,
+        {("general_linear", 6): 1},
+    ),
     "clipped": (layered(nn.Linear(4, 6), nn.ReLU6(), nn.Linear(6, 3)), ROWS, {("permutation", 6): 1}),
     "far threshold": (layered(nn.Linear(4, 6), nn.Threshold(-20, 0), nn.Linear(6, 3)), ROWS, {("permutation", 6): 1}),
     "wide clip": (
@@ -548,6 +567,32 @@ def test_the_model_is_left_as_it_was() -> None:
     assert model[0].weight.dtype == torch.float32
     found[0].difference(model.eval(), lambda model: model(ROWS).sum())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+class Remembering(nn.Module):
+    """It writes into a buffer, draws noise, and runs a part again in its backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(lambda h: torch.relu(self.a(h)), x, use_reentrant=False)
+        self.mean += hidden.detach().mean()
+        noise = torch.randn(len(x), 5)
+        return self.c(torch.tanh(self.b(hidden)) + noise) - self.mean
+
+
+def test_a_forward_that_remembers_draws_and_runs_again_is_the_same_each_time() -> None:
+    model = Remembering()
+    state = torch.get_rng_state()
+    found = find_symmetries(model, ROWS)
+    assert kinds(found) == Counter({("permutation", 6): 1})
+    assert not found.refuted
+    assert [(u.operation, u.why.partition(",")[0]) for u in found.unfollowed] == [("randn", "what it draws is held")]
+    assert float(model.mean) == 0
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class Argmax(nn.Module):

@@ -59,7 +59,9 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     tensors = draw(twin, 0)
     follower = Follower(twin.model, tensors, twin.trained)
     with torch.no_grad():
+        before = twin.with_own_buffers(tensors)
         outputs = twin.run(tensors, follower)
+    tensors = before
     twin.values(outputs)
     follower.end(outputs)
     axes = [
@@ -70,7 +72,7 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     candidates = Candidates(follower.atoms, axes)
     finder = _Finder(twin, candidates)
     check = Check(twin, tensors, 0, outputs)
-    del tensors, outputs  # two of each are too much memory
+    del tensors, before, outputs  # two of each are too much memory
     for seed in range(DRAWS):
         if seed > 0:
             check.forget()

@@ -127,6 +127,8 @@ class Follower(Moves, Layers, Functions, TorchDispatchMode):
             if not taken:
                 self._arrive(tensor)
         self._use(args, kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags and "rrelu" not in name:
+            self._say(name, "what it draws is held, so that units of which each meets a number of its own keep places")
         labelled = [tensor for tensor in given if self.factors(tensor)]
         if not labelled:
             return func(*args, **kwargs)
@@ -195,11 +197,13 @@ class Follower(Moves, Layers, Functions, TorchDispatchMode):
                 self.atoms.fix(flat(self.fused(factors)))
 
     def _give_up(self, name: str, tensors: Sequence[Tensor], why: str) -> None:
-        where = self._inside[-1] if self._inside else ""
-        self.unfollowed.setdefault(Unfollowed(where, name, why))
+        self._say(name, why)
         for tensor in tensors:
             for factor in self.factors(tensor):
                 self.atoms.fix(flat(factor))
+
+    def _say(self, name: str, why: str) -> None:
+        self.unfollowed.setdefault(Unfollowed(self._inside[-1] if self._inside else "", name, why))
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         """Return the factors of an operation's result, a tuple of them for several results."""

@@ -133,7 +133,7 @@ class Functions(Ties):
         out = result[0] if isinstance(result, tuple | list) else result
         factors = self.factors(x)
         if any(set(support(factor)) - {0, 1} for factor in factors):
-            raise NotFollowedError("units lie along the axes over which it moves")
+            factors = self._of_channels(factors)
         factors = [core_of(factor).expand(out.shape) for factor in factors]
         if name in MAXIMA:
             factors = self._single(factors)

@@ -66,11 +66,9 @@ class Layers(Ties):
     def _op_convolution(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> Factors:
         x, weight, bias, _, _, _, transposed, _, groups = args
         out_axis, in_axis = (1, 0) if transposed else (0, 1)
-        source = self.factors(x)
+        source = self._of_channels(self.factors(x))
         kernel = self.factors(weight)
         spatial = set(range(2, weight.dim()))
-        if any(set(support(factor)) - {1} for factor in source):
-            raise NotFollowedError("units lie along the axes over which it moves")
         if any(spatial & set(support(factor)) and len(support(factor)) > 1 for factor in kernel):
             raise NotFollowedError("its kernel is tied to units")
         for factor in kernel:
@@ -171,14 +169,14 @@ class Layers(Ties):
 
         value = out.detach().clone()
         factors = self.factors(x)
-        if any(1 in support(factor) and len(support(factor)) > 1 for factor in factors):
-            raise NotFollowedError("units lie along the axes over which it normalizes")
         if training:
+            if any(1 in support(factor) and len(support(factor)) > 1 for factor in factors):
+                raise NotFollowedError("units lie along the axes over which it normalizes")
             for factor in factors:
                 self._bend([factor], scale=True, sign=1 not in support(factor))
-        elif any(set(support(factor)) - {1} for factor in factors):
-            raise NotFollowedError("units lie along the axes over which it normalizes")
         elif mean is not None:
+            x = x.detach()
+            self._note(x, self._of_channels(factors))
             factors = self._add(x, self._column(mean, x.dim()), out) if factors else []
             spread = self.factors(variance)
             if factors and spread:
@@ -224,9 +222,7 @@ class Layers(Ties):
 
     def _op_native_group_norm(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
         x, weight, bias, _, channels, _, groups = args[:7]
-        factors = self.factors(x)
-        if any(set(support(factor)) - {1} for factor in factors):
-            raise NotFollowedError("units lie along the axes over which it normalizes")
+        factors = self._of_channels(self.factors(x))
         if factors:
             units = self._single(factors)
             ids = core_of(units[0]).expand(1, channels, *[1] * (x.dim() - 2)).reshape(-1).numpy()

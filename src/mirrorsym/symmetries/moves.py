@@ -268,3 +268,13 @@ class Moves(Ties):
             self.atoms.fix(flat(factor))
         kept = [factor for factor in self.factors(weight) if 0 not in support(factor)]
         return [factor[0].expand(result.shape) for factor in kept]
+
+    def _op_embedding_bag(self, func: Any, args: Any, kwargs: Any, result: Any) -> Any:
+        if any(self.factors(tensor) for tensor in tensors_in((args[1:], kwargs))):
+            raise NotFollowedError("parameters weigh what it adds up")
+        factors = self._op_embedding(func, args, kwargs, result[0])
+        if len(args) > 4 and args[4] == 2:  # the largest of each
+            self._bend(factors, sign=True)
+        return (factors, [], [], [])
+
+    _op_embedding_bag_forward_only = _op_embedding_bag

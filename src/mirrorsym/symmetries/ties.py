@@ -14,6 +14,7 @@ from mirrorsym.symmetries.atoms import Atoms, Ids, pairs
 from mirrorsym.symmetries.elementwise import Behaviour
 from mirrorsym.symmetries.factors import (
     Factors,
+    NotFollowedError,
     along,
     broadcast,
     core_of,
@@ -173,7 +174,7 @@ class Ties:
     def _fixed(self, value: Any, axes: set[int], result: Tensor) -> Factors:
         if not isinstance(value, Tensor):
             return []
-        wide = value.reshape(*[1] * (result.dim() - value.dim()), *value.shape)
+        wide = value.reshape([*[1] * (result.dim() - value.dim()), *value.shape])
         varying = [axis for axis in sorted(axes) if not is_uniform(wide, axis)]
         if not varying:
             return []
@@ -419,6 +420,27 @@ class Ties:
         for factor in factors:
             self.atoms.bend(flat(factor))
             self.atoms.uncharge(flat(factor), scale=scale, sign=sign)
+
+    def _of_channels(self, factors: Factors) -> Factors:
+        """Return factors of channels alone, axis 1, for what treats all places of a picture alike.
+
+        Such are the channels that a layer makes place by place, before a reshape. What lies at a place keeps it.
+        """
+        if not any(set(support(factor)) - {1} for factor in factors):
+            return factors
+        whole = self.fused(factors)
+        core = core_of(whole)
+        if 0 in support(whole) or core.shape[1] == 1 or whole.dim() < 3:
+            raise NotFollowedError("units lie along the axes over which it moves")
+        table = core.select(0, 0).flatten(1).numpy()  # channels, places
+        _, place = np.unique(table, axis=1, return_inverse=True)
+        channels, places = self.atoms.new(len(table)), self.atoms.new(int(place.max()) + 1)
+        self.atoms.fix(places)
+        atoms, made = table.reshape(-1), np.repeat(channels, table.shape[1])
+        self.atoms.relate(atoms, made, np.tile(places[place.reshape(-1)], len(table)))
+        self.atoms.equal(atoms, made)
+        self.atoms.along(atoms, made)
+        return [along(channels, 1, whole.shape)]
 
     def _tie(self, units: Factors, others: Factors) -> None:
         for other in others:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +42,7 @@ class Twin:
         self.model = model
         self.own: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
         self.trained = list(self.own)
+        self._trained = set(self.trained)
         self.own |= {name: b.detach() for name, b in model.named_buffers()}
         self.args, self.kwargs = tree_map(_wide, args), tree_map(_wide, dict(kwargs))
 
@@ -64,17 +65,36 @@ class Twin:
         return names[plain(name)]
 
     def run(
-        self, tensors: Mapping[str, Tensor], mode: TorchDispatchMode | None = None, standardizing: bool = False
+        self,
+        tensors: Mapping[str, Tensor],
+        mode: TorchDispatchMode | None = None,
+        standardizing: bool = False,
+        then: Callable[[Any], Any] = lambda outputs: outputs,
     ) -> Any:
         """Return the model's outputs at other parameters and buffers, in double precision.
+
+        What its forward draws at random is the same each time.
 
         Args:
             tensors: the parameters and buffers.
             mode: sees the operations.
             standardizing: True to let batch normalizations take the batch's statistics, as in training.
+            then: what is returned, a function of the outputs; called while the model has these parameters, which a
+                checkpoint needs that runs parts of the model again in its backward pass.
         """
-        with _as_it_was(self.model, standardizing), _plain_operations(), mode or Double():  # type: ignore[no-untyped-call]
-            return torch.func.functional_call(self.model, dict(tensors), self.args, self.kwargs)
+        state = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        with (
+            _as_it_was(self.model, standardizing),
+            _plain_operations(),
+            torch.random.fork_rng(devices=[]),
+            mode or Double(),  # type: ignore[no-untyped-call]
+        ):
+            torch.manual_seed(0)
+            return torch.func.functional_call(_Then(self.model, then), state, self.args, self.kwargs)
+
+    def with_own_buffers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors, with copies of the buffers, into which a forward may write."""
+        return {name: tensor if name in self._trained else tensor.clone() for name, tensor in tensors.items()}
 
     def values(self, outputs: Any) -> list[Tensor]:
         """Return all floating-point outputs.
@@ -90,6 +110,17 @@ class Twin:
                 "what its loss is made of, such as the logits in place of their argmax"
             )
         return found
+
+
+class _Then(nn.Module):
+    """A model, and a function of its outputs."""
+
+    def __init__(self, model: nn.Module, then: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.model, self.then = model, then
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.then(self.model(*args, **kwargs))
 
 
 def _require_followed(model: nn.Module) -> None:

@@ -105,7 +105,7 @@ class Check:
 
     @torch.no_grad()
     def _outputs(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        return self._twin.values(self._twin.run(tensors))
+        return self._twin.values(self._twin.run(self._twin.with_own_buffers(tensors)))
 
     def in_training(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
         """Return the rescalings whose charges vanish while batch normalizations take the batch's statistics.
@@ -127,11 +127,21 @@ class Check:
         return found
 
     def _gradients(self, standardizing: bool = False) -> dict[str, Tensor]:
-        tensors = {name: t if name in self._twin.trained else t.clone() for name, t in self.tensors.items()}
+        tensors = self._twin.with_own_buffers(self.tensors)
         names = [name for name in self._twin.trained if tensors[name].is_floating_point()]
         for name in names:
             tensors[name] = tensors[name].detach().requires_grad_()
-        outputs = self._twin.values(self._twin.run(tensors, standardizing=standardizing))
+
+        def found(outputs: Any) -> Sequence[Tensor | None]:
+            total = self._projected(self._twin.values(outputs))
+            leaves = [tensors[name] for name in names]
+            return torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(names)
+
+        gradients = self._twin.run(tensors, standardizing=standardizing, then=found)
+        return {name: g for name, g in zip(names, gradients, strict=True) if g is not None}
+
+    def _projected(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return a random projection of the outputs, of each relative to its size."""
         total = torch.zeros(())
         for out in outputs:
             finite = out.detach().isfinite() & (out.detach().abs() < LARGEST)
@@ -140,10 +150,7 @@ class Check:
             size = values.detach().norm()
             if float(size) > 0:
                 total = total + (values * weights).sum() / size
-        if not total.requires_grad:
-            return {}
-        found = torch.autograd.grad(total, [tensors[name] for name in names], allow_unused=True)
-        return {name: g for name, g in zip(names, found, strict=True) if g is not None}
+        return total
 
     def _changes(self, outputs: Sequence[Tensor]) -> list[float]:
         """Return the relative change of each output."""
