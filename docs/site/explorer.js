@@ -266,6 +266,7 @@ async function open() {
     return;
   }
   view = wanted;
+  history.replaceState(null, "", address());
   for (const link of document.querySelectorAll("nav a")) {
     if (link.id === `to-${view.id}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

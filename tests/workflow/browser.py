@@ -40,6 +40,6 @@ def opened(browser: Any, address: str, width: int = 1200) -> Iterator[Page]:
     page.goto(address)
     try:
         yield page
-        assert wrong == []
+        assert wrong == [], wrong
     finally:
         page.close()

@@ -29,6 +29,8 @@ DOCUMENTS = ("docs/*.md", "*.md", "config/README.md", "claims/README.md", "envs/
 LEFT_OUT = ("README.md",)
 """The start page says what it says, and the gallery is in the report."""
 NEEDS = ("sphinx", "myst_parser", "pydata_sphinx_theme", "altair", "vl_convert")
+NOT_SHOWN = (".buildinfo", ".doctrees", "objects.inv", "_sources", "webpack-macros.html")
+"""What Sphinx and its theme leave in the folder for themselves."""
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:]+)\)")
 
 
@@ -56,9 +58,7 @@ def build(config: Config, layout: Layout, builder: str = "html") -> Path:
         _sphinx(source, made, builder, layout.root)
         if builder == "html":
             shutil.rmtree(layout.site, ignore_errors=True)
-            shutil.copytree(
-                made, layout.site, ignore=shutil.ignore_patterns(".buildinfo", ".doctrees", "objects.inv", "_sources")
-            )
+            shutil.copytree(made, layout.site, ignore=shutil.ignore_patterns(*NOT_SHOWN))
     return layout.site
 
 

@@ -11,6 +11,8 @@ from reproduction.files import FileError, write_atomically
 
 FOLDER = "code"
 """Where these pages lie, below the site's folder."""
+STYLE = "a11y-high-contrast-light"
+"""Of the theme's own styles one whose colours all can read."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{style}
@@ -65,7 +67,7 @@ def page(file: str, text: str) -> str:
     """Return a file as a page, its lines numbered; a notebook as its cells."""
     from pygments.formatters.html import HtmlFormatter
 
-    style = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    style = HtmlFormatter(style=STYLE).get_style_defs(".highlight")
     body = _notebook(text) if file.endswith(".ipynb") else _highlighted(text, file, numbered=True)
     back = "../" * len(PurePosixPath(FOLDER, file).parent.parts) + "index.html"
     return _PAGE.format(title=html.escape(file), style=style, body=body, back=back)
@@ -83,7 +85,7 @@ def _highlighted(text: str, file: str, numbered: bool = False) -> str:
     except ClassNotFound:
         lexer = TextLexer()
     lines = {"linenos": "inline", "lineanchors": "L", "anchorlinenos": True} if numbered else {}
-    shown = highlight(text, lexer, HtmlFormatter(**lines))
+    shown = highlight(text, lexer, HtmlFormatter(style=STYLE, **lines))
     return f'<div class="scroll" tabindex="0" role="region" aria-label="source">{shown}</div>'
 
 
