@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mirrorsym.stability import lyapunov_exponent
-from reproduction.theory import factorization
+from reproduction.theory import factorization, rescaled_regressor
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,10 +33,21 @@ def computed() -> dict[str, str]:
         "2 by 2, eigenvalues ∓0.5, unit noise, λ = 0.05: exponent (a simulation), and that of the diagonal": (
             f"{low:.4f}, {high:.4f}"
         ),
+        "critical rate of Figure 3 (left), from a background at zero to one learnt, noise 1 and 0.1": " and ".join(
+            f"{100 * abs(1 - moved(noise)):.2g} %" for noise in (1.0, 0.1)
+        ),
         "directions that stay of 200 by the diagonal, μ = 0.003, λ = 0.007": str(
             int(factorization.diagonal_rank(0.003, 0.007))
         ),
     }
+
+
+def moved(noise_std: float) -> float:
+    """Return the critical rate of a feature with all others at zero, over that with all others learnt."""
+    collapsed, learnt = (
+        rescaled_regressor.critical_learning_rates(noise_std, where)[0] for where in ("collapsed", "learnt")
+    )
+    return collapsed / learnt
 
 
 def negative_between(curvatures: list[float]) -> list[tuple[float, float]]:
