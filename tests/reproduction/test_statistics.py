@@ -257,7 +257,7 @@ def test_escape_is_compared_cell_by_cell() -> None:
     """Gradient descent's exponents are log(1 + 2 mu lambda) = log 2 and log 3 here."""
     exponents = np.log([[[[4.0, 1.5]], [[2.9, 0.5]]]])  # (signal, learning_rate, seed, mode)
     coords = {"signal": [0.5], "learning_rate": [1.0, 2.0], "seed": [0], "mode": [0, 1]}
-    # One vector grows as the largest exponent does; the negative exponent, -0.69, is known to be so where errors are small.
+    # One vector grows as the largest exponent; that -0.69 is negative is known where errors are small.
     growth, unsure = exponents.max(-1), 0.4
 
     def shares(escape_error: float, exponent_error: float) -> dict[str, list[float]]:
