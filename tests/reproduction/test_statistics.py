@@ -257,16 +257,24 @@ def test_escape_is_compared_cell_by_cell() -> None:
     """Gradient descent's exponents are log(1 + 2 mu lambda) = log 2 and log 3 here."""
     exponents = np.log([[[[4.0, 1.5]], [[2.9, 0.5]]]])  # (signal, learning_rate, seed, mode)
     coords = {"signal": [0.5], "learning_rate": [1.0, 2.0], "seed": [0], "mode": [0, 1]}
-    data = xr.Dataset({"lyapunov_exponent": (tuple(coords), exponents)}, coords)
-    found = {
-        compared: evaluate("escape_over_descent", {"experiment": "made_up", "compared": compared}, {"made_up": data})
-        for compared in ("largest", "count", "mean")
-    }
-    assert {name: values.tolist() for name, values in found.items()} == {
-        "largest": [0.5],
-        "count": [0.5],
-        "mean": [0.5],
-    }
+    # One vector grows as the largest exponent; that -0.69 is negative is known where errors are small.
+    growth, unsure = exponents.max(-1), 0.4
+
+    def shares(escape_error: float, exponent_error: float) -> dict[str, list[float]]:
+        variables = {
+            "lyapunov_exponent": (tuple(coords), exponents),
+            "exponent_error": (tuple(coords), np.full(exponents.shape, exponent_error)),
+            "escape_rate": (tuple(coords)[:3], growth),
+            "escape_error": (tuple(coords)[:3], np.full(growth.shape, escape_error)),
+        }
+        results = {"made_up": xr.Dataset(variables, coords)}
+        return {
+            compared: evaluate("escape_over_descent", {"experiment": "made_up", "compared": compared}, results).tolist()
+            for compared in ("escape", "largest", "count", "mean")
+        }
+
+    assert shares(0.1, 0.1) == {"escape": [0.5], "largest": [0.5], "count": [0.5], "mean": [0.5]}
+    assert shares(unsure, 0.4) == {"escape": [0.0], "largest": [0.5], "count": [0.0], "mean": [0.5]}
 
 
 def regressors(weights: Any, **settings: Any) -> dict[str, xr.Dataset]:

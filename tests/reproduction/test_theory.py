@@ -126,7 +126,7 @@ def test_over_epochs_the_mean_curvature_alone_does_not_decide() -> None:
 
 
 def test_beyond_positive_factors_noise_repels_in_sum(found: dict[str, Violation]) -> None:
-    """Far beyond, the sum over n exponents is n log(rate) and the mean of log|det H|: descent's smaller Hessian loses."""
+    """Far beyond, the sum is n log(rate) and the mean of log|det H|, which is smaller for the mean Hessian."""
     assert found["sum_beyond"].printed > 0.3
 
 

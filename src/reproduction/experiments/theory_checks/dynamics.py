@@ -160,8 +160,15 @@ def eq4(rng: Generator) -> Violation:
     return Violation(worst(residuals), control=worst(control))
 
 
+BACKGROUNDS: tuple[rescaled_regressor.Background, ...] = ("collapsed", "learnt")
+
+
 def independent_dynamics(rng: Generator) -> Violation:
-    """How the point on the mirror moves the curvature across it; mended: the order of the motion across on it."""
+    """How the point on the mirror moves the curvature across it; mended: the order of the motion across on it.
+
+    Edge: relative change of the critical rate of Figure 3, left, at label noise 1, from a background in which all other
+    features are at zero to one in which all are learnt.
+    """
     printed, mended = [], []
     for model in random_models(rng):
         if model.mirror.codimension == model.mirror.parameters:
@@ -178,7 +185,8 @@ def independent_dynamics(rng: Generator) -> Violation:
         slope = gradient(loss, on)
         far, near = (float(model.mirror.project(gradient(loss, on + s * across) - slope).norm()) for s in (FAR, NEAR))
         mended.append(missing_order(1, order(far, near, FAR / NEAR)))
-    return Violation(float(np.median(printed)), worst(mended))
+    collapsed, learnt = (rescaled_regressor.critical_learning_rates(1.0, where)[0] for where in BACKGROUNDS)
+    return Violation(float(np.median(printed)), worst(mended), edge=abs(collapsed / learnt - 1))
 
 
 def linear_coupling(rng: Generator) -> Violation:
