@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -52,7 +52,10 @@ def align(a: nn.Module, b: Module, symmetries: Sequence[Symmetry], sweeps: int =
     found = list(symmetries)
     balanced, frame = _balance(target, found)
     state, _ = _balance(state, found)
-    state = _descend(balanced, state, [_Discrete(symmetry, found) for symmetry in found], sweeps, 1e-9)
+    movers = [_Discrete(symmetry, found) for symmetry in found]
+    starts = [state, _from_what_stays(balanced, state, movers)]
+    ends = [_descend(balanced, start, movers, sweeps, 1e-9) for start in starts]
+    state = min(ends, key=lambda end: sum(_apart(balanced[n], t) for n, t in end.items() if t.is_floating_point()))
     for symmetry, element in reversed(frame):
         state = symmetry.transform(state, torch.linalg.inv(element) if element.dim() == 2 else 1 / element)
     factors = [_Factors(s) for s in found if s.kind in ("rescaling", "complex")]
@@ -149,10 +152,12 @@ def _blocks(symmetry: Symmetry, state: State) -> list[tuple[Slot, Tensor]]:
     return [(slot, slot.take(lookup(state, slot.name), symmetry.units)) for slot in _trained(symmetry)]
 
 
-def _pairs(symmetry: Symmetry, target: State, state: State) -> list[tuple[Slot, Tensor, Tensor]]:
-    """The trained slots, each with its entries in both."""
+def _pairs(
+    symmetry: Symmetry, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
+) -> list[tuple[Slot, Tensor, Tensor]]:
+    """The trained slots, or those at some places, each with its entries in both."""
     blocks = zip(_blocks(symmetry, target), _blocks(symmetry, state), strict=True)
-    return [(slot, one, other) for (slot, one), (_, other) in blocks]
+    return [(slot, one, other) for (slot, one), (_, other) in blocks if settled is None or _place(slot) in settled]
 
 
 def _balance(state: State, symmetries: Sequence[Symmetry]) -> tuple[dict[str, Tensor], list[Element]]:
@@ -249,6 +254,43 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).square().sum())
 
 
+def _from_what_stays(target: State, state: State, movers: Sequence[_Discrete]) -> dict[str, Tensor]:
+    """Move a state layer by layer, each by those weights alone whose other sides no symmetry moves any more.
+
+    At first these are the weights of inputs, tokens and outputs.
+    """
+    result = dict(state)
+    free: dict[tuple[str, int], set[int]] = {}
+    for number, mover in enumerate(movers):
+        for slot in _trained(mover.symmetry):
+            for axis in slot.axes:
+                free.setdefault((plain(slot.name), axis), set()).add(number)
+    numbers = {id(mover.symmetry): number for number, mover in enumerate(movers)}
+    pending = {number: {number, *(numbers[id(s)] for s in mover.followers)} for number, mover in enumerate(movers)}
+    order = sorted(pending, key=lambda number: movers[number].symmetry.kind != "permutation")
+    done: set[int] = set()
+    while len(done) < len(movers):
+        best, most, settled = -1, -1.0, set[tuple[object, ...]]()
+        for number in order:
+            if number not in done:
+                fixed = {
+                    _place(slot)
+                    for slot in _trained(movers[number].symmetry)
+                    if all(
+                        free.get((plain(slot.name), axis), set()) <= done | pending[number]
+                        for axis in range(lookup(target, slot.name).dim())
+                        if axis not in slot.axes
+                    )
+                }
+                share = len(fixed) / len(_trained(movers[number].symmetry))
+                if share > most:
+                    best, most, settled = number, share, fixed
+        if movers[best].symmetry.kind not in ("rescaling",):
+            result = movers[best](target, result, settled or None)
+        done |= pending[best]
+    return result
+
+
 class _Discrete:
     """Moves a state by the best element of one symmetry among those that change no norm.
 
@@ -258,7 +300,7 @@ class _Discrete:
     """
 
     def __init__(self, symmetry: Symmetry, symmetries: Sequence[Symmetry]) -> None:
-        self._symmetry = symmetry
+        self.symmetry = symmetry
         self._flips: list[Symmetry] = []
         self._inner: list[list[Symmetry]] = []
         if symmetry.kind == "permutation":
@@ -269,43 +311,78 @@ class _Discrete:
             if inner[0] and len({tuple((s.kind, s.units, len(s.slots)) for s in one) for one in inner}) == 1:
                 self._inner = inner
 
-    def __call__(self, target: State, state: State) -> dict[str, Tensor]:
-        """Return the state where it was moved to."""
-        if self._symmetry.kind != "permutation":
-            return _turned(self._symmetry, target, state)
-        result = self._symmetry.transform(state, _assignment(self._likeness(target, state)))
-        for symmetry in (*self._flips, *itertools.chain(*self._inner)):
+    @property
+    def followers(self) -> list[Symmetry]:
+        """Those that follow an exchange at once."""
+        return [*self._flips, *itertools.chain(*self._inner)]
+
+    def __call__(
+        self, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the state where it was moved to, by all weights or by those at some places alone."""
+        if self.symmetry.kind != "permutation":
+            return _turned(self.symmetry, target, state, settled)
+        result = self.symmetry.transform(state, _assignment(self._likeness(target, state, settled)))
+        for symmetry, signs in zip(self._flips, self._signs(target, result, settled), strict=True):
+            result = symmetry.transform(result, signs)
+        for symmetry in itertools.chain(*self._inner):
             result = _turned(symmetry, target, result)
         return result
 
-    def _likeness(self, target: State, state: State) -> Tensor:
+    def _signs(self, target: State, state: State, settled: Collection[tuple[object, ...]] | None) -> Iterable[Tensor]:
+        """The signs of each flip, shape (units,), that together bring the units nearest to the target's."""
+        products = self._products(target, state, settled, lambda one, other: (one * other).sum(dim=1))
+        combinations = torch.tensor(list(itertools.product((1.0, -1.0), repeat=len(self._flips)))).double()
+        best = torch.stack([_signed(products, signs) for signs in combinations.tolist()]).argmax(dim=0)
+        return combinations[best].T
+
+    def _products(
+        self,
+        target: State,
+        state: State,
+        settled: Collection[tuple[object, ...]] | None,
+        product: Callable[[Tensor, Tensor], Tensor],
+    ) -> dict[tuple[bool, ...], Tensor]:
+        """Products of the weights in both, summed over the slots that the same flips change."""
+        flips = [_odd(symmetry) for symmetry in self._flips]
+        products: dict[tuple[bool, ...], Tensor] = {}
+        for slot, one, other in _pairs(self.symmetry, target, state, settled):
+            flipped = tuple(_place(slot) in slots for slots in flips)
+            products[flipped] = products.get(flipped, 0) + product(one, other)
+        return products
+
+    def _likeness(self, target: State, state: State, settled: Collection[tuple[object, ...]] | None) -> Tensor:
         """How alike each unit of the target is to each of the state's, shape (units, units).
 
         It is the product of their weights at the best signs, where signs can change; of what other symmetries turn
         within a unit, as within a head, the largest product that a turn can reach.
         """
         if self._inner:
-            likeness = torch.zeros((self._symmetry.units,) * 2).double()
+            likeness = torch.zeros((self.symmetry.units,) * 2).double()
             for i, of_target in enumerate(self._inner):
                 for j, of_state in enumerate(self._inner):
                     pairs = zip(of_target, of_state, strict=True)
                     likeness[i, j] = sum(_reachable(one, target, other, state) for one, other in pairs)
             return likeness
-        flips = [_odd(symmetry) for symmetry in self._flips]
-        products: dict[tuple[bool, ...], Tensor] = {}
-        for slot, one, other in _pairs(self._symmetry, target, state):
-            flipped = tuple(_place(slot) in slots for slots in flips)
-            products[flipped] = products.get(flipped, 0) + one @ other.T
-        best = torch.full((self._symmetry.units,) * 2, -torch.inf).double()
-        for signs in itertools.product((1, -1), repeat=len(flips)):
-            signed = [product * math.prod(itertools.compress(signs, flipped)) for flipped, product in products.items()]
-            best = torch.maximum(best, torch.stack(signed).sum(dim=0))
+        products = self._products(target, state, settled, lambda one, other: one @ other.T)
+        combinations = itertools.product((1.0, -1.0), repeat=len(self._flips))
+        best = torch.full((self.symmetry.units,) * 2, -torch.inf).double()
+        for signs in combinations:
+            best = torch.maximum(best, _signed(products, signs))
         return best
 
 
-def _turned(symmetry: Symmetry, target: State, state: State) -> dict[str, Tensor]:
+def _signed(products: Mapping[tuple[bool, ...], Tensor], signs: Sequence[float]) -> Tensor:
+    """The sum of products, each with the signs of the flips that change it."""
+    terms = [product * math.prod(itertools.compress(signs, flipped)) for flipped, product in products.items()]
+    return torch.stack(terms).sum(dim=0)
+
+
+def _turned(
+    symmetry: Symmetry, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
+) -> dict[str, Tensor]:
     """Return the state after the sign flip, the rotation (Procrustes) or the phases that bring it nearest."""
-    pairs = _pairs(symmetry, target, state)
+    pairs = _pairs(symmetry, target, state, settled)
     if symmetry.kind == "sign_flip":
         products = sum((one * other).sum(dim=1) for slot, one, other in pairs if slot.degree % 2)
         return symmetry.transform(state, torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double())

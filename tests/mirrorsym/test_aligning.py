@@ -91,6 +91,27 @@ def test_a_network_moved_by_all_of_its_symmetries_comes_back(name: str, seed: in
     assert all(torch.equal(value, before[key]) for key, value in b.state_dict().items()), "b is left as it was"
 
 
+def test_a_llama_comes_back_with_its_planes_and_its_groups_of_heads() -> None:
+    transformers = pytest.importorskip("transformers", reason="the network is of that package")
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 32}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    a = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **heads)).double().eval()
+    with torch.no_grad():
+        for name, gain in a.named_parameters():
+            if "norm" in name:
+                gain.add_(0.1 * torch.randn_like(gain))
+    words = torch.randint(50, (2, 7))
+    found = mirrorsym.find_symmetries(a, words)
+    state = dict(a.state_dict())
+    for number, symmetry in enumerate(found):
+        state = symmetry.transform(state, symmetry.sample(number))
+    b = copy.deepcopy(a)
+    b.load_state_dict(state)
+    assert distance(a, b) > 0.5
+    assert distance(a, mirrorsym.align(a, b, found)) < 1e-6
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_another_network_comes_nearer_and_computes_what_it_did(name: str) -> None:
     torch.manual_seed(5)
