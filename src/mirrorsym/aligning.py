@@ -24,6 +24,9 @@ SINGULAR = 1e-10
 FACTORS = torch.logspace(-3, 3, 121, dtype=torch.double)
 """Where a rescaling's best factor is looked for at first."""
 REFINEMENTS = 45
+GOLDEN = (5**0.5 - 1) / 2
+ROUNDING = 1e-14
+"""A smaller gain than this share of the squared norm is none."""
 
 
 @torch.no_grad()
@@ -243,7 +246,8 @@ def _descend(
             there = mover(target, result)
             names = [name for name in result if there[name] is not result[name] and result[name].is_floating_point()]
             before, after = (sum(_apart(target[name], s[name]) for name in names) for s in (result, there))
-            if after < before * (1 - tolerance):
+            floor = ROUNDING * sum(float(target[name].square().sum()) for name in names)
+            if before - after > max(tolerance * before, floor):
                 result, moved = there, True
         if not moved:
             break
@@ -474,20 +478,23 @@ def _search(terms: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:
     Args:
         terms: the power p, the squares s and the products c, shape (units,), of each slot.
     """
+    sums: dict[float, tuple[Tensor, Tensor]] = {}
+    for power, square, product in terms:
+        s, c = sums.get(power, (torch.zeros_like(square), torch.zeros_like(product)))
+        sums[power] = s + square, c + product
 
     def value(logarithm: Tensor) -> Tensor:
-        return sum(
-            (torch.exp(2 * p * logarithm) * s - 2 * torch.exp(p * logarithm) * c for p, s, c in terms),
-            torch.zeros(()),
-        )
+        total = torch.zeros(())
+        for power, (s, c) in sums.items():
+            factor = torch.exp(power * logarithm)
+            total = total + factor * (factor * s - 2 * c)
+        return total
 
     grid = FACTORS.log()
-    best = grid[torch.stack([value(x.expand(len(terms[0][1]))) for x in grid]).argmin(dim=0)]
-    step = float(grid[1] - grid[0])
-    low, high = best - step, best + step
-    ratio = (5**0.5 - 1) / 2
+    best = grid[value(grid[:, None]).argmin(dim=0)]
+    low, high = best - (grid[1] - grid[0]), best + (grid[1] - grid[0])
     for _ in range(REFINEMENTS):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         lower = value(left) < value(right)
         low, high = torch.where(lower, low, left), torch.where(lower, right, high)
     return ((low + high) / 2).exp()
