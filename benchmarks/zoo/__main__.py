@@ -9,16 +9,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import hashlib
 import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import mirrorsym.symmetries
 from benchmarks.zoo.check import HELD, check
 from benchmarks.zoo.child import in_child
 from benchmarks.zoo.expected import EXPECTED
@@ -52,6 +54,7 @@ class Row:
         pruning: groups of Torch-Pruning whose exchange holds, and how many of those were found; or why there are none.
         expected: symmetries written down by hand, and how many were found; None where none are.
         error: what was raised instead.
+        search: which version of the search it is of, as :func:`version` has it.
     """
 
     name: str
@@ -67,13 +70,20 @@ class Row:
     pruning: tuple[int, int] | str = ""
     expected: tuple[int, int] | None = None
     error: str = ""
+    search: str = ""
+
+
+def version() -> str:
+    """Return a number that the files of the search have, and no others."""
+    folder = Path(mirrorsym.symmetries.__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:8]
 
 
 def measure(entry: Entry) -> Row:
     """Return what is found in a network, how fast, and whether it is true."""
     find_symmetries(torch.nn.Linear(2, 2), torch.randn(2, 2))  # imports are not the network's
     model, inputs, keywords = entry.make()
-    row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()))
+    row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()), search=version())
     row.model_mb = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) / 1e6
     before, start = _forget_peak(), time.process_time()
     try:
@@ -185,7 +195,7 @@ def page(rows: dict[str, Row]) -> str:
         "",
         "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
         "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "
-        "were not understood ([library.md](library.md#what-is-out-of-reach)).",
+        f"were not understood ([library.md](library.md#what-is-out-of-reach)). {_versions(rows.values())}",
         "",
         *_table(small, pruning=True),
         "",
@@ -207,6 +217,16 @@ def page(rows: dict[str, Row]) -> str:
         ),
         "",
     ])  # fmt: skip
+
+
+def _versions(rows: Iterable[Row]) -> str:
+    """Return which versions of the search the rows are of, in words."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row.search or "an earlier one", []).append(row.name)
+    (last, _), *others = sorted(names.items(), key=lambda item: len(item[1]), reverse=True)
+    exceptions = "".join(f"; of {version}: {', '.join(those)}" for version, those in others)
+    return f"Version of the search, as its files hash: {last}{exceptions}."
 
 
 def _multiple(row: Row) -> float:

@@ -595,6 +595,26 @@ def test_a_forward_that_remembers_draws_and_runs_again_is_the_same_each_time() -
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Centres(nn.Module):
+    """Units of a product that a bias does not have, and centres that are taken from what has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.tokens, self.read = nn.Linear(4, 6), nn.Linear(5, 7), nn.Linear(3, 2)
+        self.centres = nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = torch.tanh(self.tokens(self.embed(x).transpose(1, 2))).sum(-1)
+        return self.read(torch.exp(-(mixed[:, None] - self.centres).square().sum(-1)))
+
+
+def test_units_of_one_term_alone_stay_units_of_the_sum() -> None:
+    found = find_symmetries(Centres(), torch.randn(2, 5, 4))
+    every_sign = {("sign_flip", 1): 1}  # of the embedding, the tokens' bias and the centres
+    assert kinds(found) == Counter({("permutation", units): 1 for units in (6, 7, 3)} | every_sign)
+    assert not found.refuted
+
+
 class Argmax(nn.Module):
     def __init__(self) -> None:
         super().__init__()

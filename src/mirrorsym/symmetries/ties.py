@@ -149,10 +149,7 @@ class Ties:
                 a = torch.where(a == 0, b, a)
             else:
                 self.atoms.uncharge(flat(a if first else b))
-            if first:
-                kept.append(
-                    core_of(self.fused(first)).expand(result.shape) if not second else tidy(a).expand(result.shape)
-                )
+            kept.append(tidy(a if first else b).expand(result.shape))
         return kept
 
     def _join(self, a: Tensor, b: Tensor) -> None:
