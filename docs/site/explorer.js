@@ -96,7 +96,7 @@ function said() {
     const diverged = path.length <= view.plane.steps ? ` It diverged after ${path.length} steps.` : "";
     const stays = farthest <= 1e-12;
     return {
-      text: (stays ? "SGD stays on the line that it starts on" : "SGD is on neither line")
+      text: (stays ? "SGD stays on the line that it starts on" : "SGD does not reach a line in these steps")
         + `: its largest distance is ${exact(farthest)}, at the end ${exact(path.at(-1).distance)}.${diverged}`,
       numbers: { stays, farthest },
     };
@@ -107,7 +107,8 @@ function said() {
     const own = new Map(all.filter((row) => row.neuron === row.neuron_2).map((row) => [row.neuron, row.value]));
     const pairs = all.filter((row) => row.neuron < row.neuron_2 && row.value !== null && own.get(row.neuron) !== null);
     const alike = pairs.filter(({ value }) => value > readout.above).length;
-    const share = pairs.length ? (100 * alike) / pairs.length : 0;
+    if (!pairs.length) return { text: "No such network was trained at this scale, or it diverged.", numbers: { share: null } };
+    const share = (100 * alike) / pairs.length;
     return { text: `${share.toPrecision(2)} % of the pairs of neurons are correlated above ${readout.above}.`, numbers: { share } };
   }
   const names = view.controls.map(({ name }) => name);
