@@ -17,7 +17,7 @@ from reproduction.pipeline.config import SCALES, Config
 from reproduction.pipeline.layout import Layout
 from reproduction.site.explorer import charts
 from reproduction.site.explorer.cubes import cube
-from reproduction.theory import rescaled_regressor
+from reproduction.theory import rescaled_regressor, two_neurons
 
 View = dict[str, Any]
 STEP_SIZES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
@@ -127,16 +127,28 @@ def plane(results: Results) -> View:
     """Stationary conditions: stochastic gradient descent from any start, computed in the page."""
     fixed = store.settings_of(results.read("stationary_conditions"))
     settings = stationary_conditions.StationaryConditionsSettings(**fixed)
-    frames = {name: stationary_conditions.frame(name, settings).tolist() for name in stationary_conditions.LANDSCAPES}
+    landscapes: dict[str, dict[str, Any]] = {}
+    for name in stationary_conditions.LANDSCAPES:
+        lines = stationary_conditions.frame(name, settings).tolist()
+        lowest = 0.0 if name == "rescaling" else -0.25 * settings.mean**2
+        landscapes[name] = {"lines": lines, "normals": lines, "samples": [settings.mean], "lowest": lowest}
+    half = float(np.sqrt(0.5))
+    samples = np.stack([two_neurons.INPUTS, two_neurons.TARGETS], axis=-1).tolist()
+    exchange = {"lines": [[half, half]], "normals": [[half, -half]], "samples": samples, "lowest": 0.0}
+    landscapes["exchange"] = exchange
     grid = np.round(np.linspace(-2, 2, 81), 6)
-    words = {"rescaling": "(wu − 1)², rescaling", "rotation": "−‖θ‖² + ‖θ‖⁴, rotation"}
+    words = {
+        "rescaling": "(wu − 1)², rescaling (Figure 5)",
+        "rotation": "−‖θ‖² + ‖θ‖⁴, rotation (Figure 5)",
+        "exchange": "two tanh neurons, exchange (Figure 1)",
+    }
     return {
         "id": "plane",
         "title": "Does SGD stay where it starts?",
         "text": "Put the start anywhere: by the sliders, or by a click. What starts on a dashed line (u = w, say) "
         "stays on it to rounding; what starts off it comes nearer at best. The page computes the steps itself.",
         "controls": [
-            choice("landscape", "mean loss", stationary_conditions.LANDSCAPES, words),
+            choice("landscape", "mean loss", list(landscapes), words),
             slider("u", "start u", grid, 1.2),
             slider("w", "start w", grid, 1.2),
             slider("learning_rate", "learning rate λ", STEP_SIZES, settings.learning_rate),
@@ -145,7 +157,7 @@ def plane(results: Results) -> View:
         ],
         "cubes": {},
         "tables": {},
-        "plane": {"frames": frames, "mean": settings.mean, "steps": settings.steps},
+        "plane": {"landscapes": landscapes, "steps": settings.steps},
         "charts": [
             {"title": "The path, from the red mark", "spec": charts.plane(), "renderer": "svg", "square": True},
             {"title": "Distance to the nearer dashed line", "spec": charts.distance()},
