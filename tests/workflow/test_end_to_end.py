@@ -316,9 +316,16 @@ def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: 
     context.close()
 
 
+FEWER = """() => {
+  for (const parent of document.querySelectorAll("main *"))
+    for (const child of [...parent.children].slice(8)) if (child.tagName === parent.children[0].tagName) child.remove();
+}"""
+"""Leaves the first eight of many alike, such as rows of a table: axe takes a minute for thousands."""
+
+
 @pytest.mark.parametrize(
     "address",
-    ["index.html", "claims.html", "report/index.html", "explorer/index.html", "code/claims/rotation.yaml.html"],
+    ["index.html", "claims.html", "report/index.html", "explorer/index.html", "code/notebooks/fig1.ipynb.html"],
 )
 def test_axe_finds_nothing_serious(site: Path, browser: Any, address: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -326,6 +333,7 @@ def test_axe_finds_nothing_serious(site: Path, browser: Any, address: str) -> No
     with opened(browser, (site / address).as_uri()) as page:
         if "explorer" in address:
             numbers(page)
+        page.evaluate(FEWER)
         # Without the style sheets: axe would load them again, which a page on disk may not.
         found = Axe().run(page, options={"preload": False}).response["violations"]
         serious = {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
