@@ -57,24 +57,29 @@ function theoryOf(chart) {
 
 // ---- the plane, which the page computes ----
 function planeSets() {
-  const { frames, mean, steps } = view.plane;
   const { landscape } = state;
-  const frame = frames[landscape];
-  const samples = dynamics.normal(state.seed, steps).map((noise) => mean + state.noise_std * noise);
-  const path = dynamics.trajectory(landscape, [state.u, state.w], state.learning_rate, samples);
-  const points = path.map(([u, w], step) => ({ step, u, w, distance: Math.max(1e-17, dynamics.distance([u, w], frame)) }));
+  const { steps, landscapes } = view.plane;
+  const { normals, lines, samples, lowest } = landscapes[landscape];
+  const pick = dynamics.uniform(1000 + state.seed);
+  const drawn = dynamics.normal(state.seed, steps).map((normal) => {
+    const noise = state.noise_std * normal;
+    const sample = samples[Math.floor(pick() * samples.length)];
+    return Array.isArray(sample) ? [sample[0], sample[1] + noise] : sample + noise;
+  });
+  const path = dynamics.trajectory(landscape, [state.u, state.w], state.learning_rate, drawn);
+  const points = path.map(([u, w], step) => ({ step, u, w, distance: Math.max(1e-17, dynamics.distance([u, w], normals)) }));
   const finite = points.filter(({ u, w }) => Number.isFinite(u) && Number.isFinite(w) && Math.abs(u) + Math.abs(w) < 1e6);
   const height = [];
   const side = 0.1;
   for (let i = -22; i < 22; i += 1) {
     for (let j = -22; j < 22; j += 1) {
       const [u, w] = [(i + 0.5) * side, (j + 0.5) * side];
-      const loss = Math.log(0.05 + dynamics.loss(landscape, [u, w], mean) - (landscape === "rotation" ? -0.25 * mean * mean : 0));
-      height.push({ u, w, u_low: i * side, u_high: (i + 1) * side, w_low: j * side, w_high: (j + 1) * side, loss });
+      const mean = samples.reduce((sum, sample) => sum + dynamics.loss(landscape, [u, w], sample), 0) / samples.length;
+      height.push({ u, w, u_low: i * side, u_high: (i + 1) * side, w_low: j * side, w_high: (j + 1) * side, loss: Math.log(0.05 + mean - lowest) });
     }
   }
-  const lines = frame.flatMap(([a, b], line) => [-4, 4].map((far) => ({ line, u: far * a, w: far * b })));
-  return { rows: finite, lines, here: [{ u: state.u, w: state.w }], height };
+  const ends = lines.flatMap(([a, b], line) => [-4, 4].map((far) => ({ line, u: far * a, w: far * b })));
+  return { rows: finite, lines: ends, here: [{ u: state.u, w: state.w }], height };
 }
 
 // What a chart draws, by the names that its specification has.
@@ -96,7 +101,7 @@ function said() {
     const diverged = path.length <= view.plane.steps ? ` It diverged after ${path.length} steps.` : "";
     const stays = farthest <= 1e-12;
     return {
-      text: (stays ? "SGD stays on the line that it starts on" : "SGD is on neither line")
+      text: (stays ? "SGD stays on the line that it starts on" : "SGD does not reach a line in these steps")
         + `: its largest distance is ${exact(farthest)}, at the end ${exact(path.at(-1).distance)}.${diverged}`,
       numbers: { stays, farthest },
     };
@@ -107,7 +112,8 @@ function said() {
     const own = new Map(all.filter((row) => row.neuron === row.neuron_2).map((row) => [row.neuron, row.value]));
     const pairs = all.filter((row) => row.neuron < row.neuron_2 && row.value !== null && own.get(row.neuron) !== null);
     const alike = pairs.filter(({ value }) => value > readout.above).length;
-    const share = pairs.length ? (100 * alike) / pairs.length : 0;
+    if (!pairs.length) return { text: "No such network was trained at this scale, or it diverged.", numbers: { share: null } };
+    const share = (100 * alike) / pairs.length;
     return { text: `${share.toPrecision(2)} % of the pairs of neurons are correlated above ${readout.above}.`, numbers: { share } };
   }
   const names = view.controls.map(({ name }) => name);

@@ -158,6 +158,14 @@ def test_no_word_stands_alone_on_the_last_line_of_a_title(width: int) -> None:
     assert len(lines[-1].split()) > 1
 
 
+def test_the_lines_of_a_title_break_between_settings() -> None:
+    words = "quick: scikit-learn's digits, width 8, stem stride 2, 90 epochs, crop padding 0, no flip, weight decay 0"
+    lines = plotting.balanced(words, 55)
+    assert " ".join(lines) == words
+    assert [line[-1] for line in lines[:-1]] == [","] * (len(lines) - 1)
+    assert plotting.balanced("", 55) == []
+
+
 def test_every_figure_says_in_a_line_what_to_see_in_it() -> None:
     for name, figure in load(ROOT / "config", {}).figures.items():
         assert 40 < len(figure.see) < 150, name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 LINESTYLES = ["-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1))]
 CHARACTERS_PER_INCH = 17
 """How many characters of a title's size fit beside each other."""
+GLUE = "\N{NO-BREAK SPACE}"
 NOTES_VARIABLE = "MIRRORSYM_FIGURE_NOTES"
 """Names the file, of a job that executes a notebook, for what the job's log shall say."""
 TABLE_SIZE, TABLE_MARGIN = 6, 3.5
@@ -214,12 +216,23 @@ def title(target: Any, text: str, dataset: xr.Dataset, **style: Any) -> None:
 
 
 def balanced(text: str, width: int) -> list[str]:
-    """Return the text in as few lines of at most ``width`` characters as it takes, all about as long."""
+    """Return the text in as few lines of at most ``width`` characters as it takes, all about as long.
 
-    def wrapped(limit: int) -> list[str]:
-        return textwrap.wrap(text, limit, break_on_hyphens=False)
+    Lines break after commas and colons where that takes no line more.
+    """
+    whole = re.sub(r"(?<![,:]) ", GLUE, text)
+    tried = (_balanced(whole, width), _balanced(text, width))
+    fitting = (lines for lines in tried if len(lines) <= len(_wrapped(text, width)) and max(map(len, lines)) <= width)
+    return [line.replace(GLUE, " ") for line in next(fitting, tried[-1])] if text else []
 
-    return next(lines for limit in range(1, width + 1) if len(lines := wrapped(limit)) <= len(wrapped(width)))
+
+def _balanced(text: str, width: int) -> list[str]:
+    least = len(_wrapped(text, width))
+    return next(lines for limit in range(1, width + 1) if len(lines := _wrapped(text, limit)) <= least)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
 
 
 def table(ax: Axes, rows: Sequence[Sequence[str]], colors: Sequence[str] | None = None) -> None:

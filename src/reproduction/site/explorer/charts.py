@@ -93,7 +93,8 @@ def curves(
 ) -> dict[str, Any]:
     """Runs as points and their median as a line, one colour for each value of ``color``; theory as dashed lines."""
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
-    horizontal = alt.X(f"{x}:Q", title=x_title, scale=scale)
+    axis = alt.Undefined if log else alt.Axis(tickMinStep=1)
+    horizontal = alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis)
     ends = alt.Scale(domain=[0, top]) if top is not None else alt.Scale(zero=False)
     vertical = alt.Y("value:Q", title=y_title, scale=ends)
     named = alt.Color(f"{color}:N", title=color.replace("_", " "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,33 @@ from reproduction.contract import NOT_IN_SWEEP
 from reproduction.experiments import stationary_conditions
 from reproduction.formatting import setting
 from reproduction.pipeline import store
-from reproduction.pipeline.config import Config
+from reproduction.pipeline.config import SCALES, Config
 from reproduction.pipeline.layout import Layout
 from reproduction.site.explorer import charts
 from reproduction.site.explorer.cubes import cube
-from reproduction.theory import rescaled_regressor
+from reproduction.theory import rescaled_regressor, two_neurons
 
 View = dict[str, Any]
-Read = Callable[[str], xr.Dataset]
 STEP_SIZES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 SMALLEST, LARGEST = -20.0, 2.0
 """Powers of ten of a weight: what is smaller or larger is drawn there."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The result files of a project, those of one scale before others."""
+
+    layout: Layout
+    scale: str
+
+    def read(self, experiment: str, scale: str = "") -> xr.Dataset:
+        """Return the results of an experiment, of the page's scale if nothing else is said."""
+        return store.read(self.layout.result(scale or self.scale, experiment))
+
+    def scales(self, experiment: str) -> list[str]:
+        """Return the scales at which an experiment was run, the page's first."""
+        others = [scale for scale in SCALES if scale not in (self.scale, "tiny")]
+        return [self.scale, *(scale for scale in others if self.layout.result(scale, experiment).is_file())]
 
 
 def slider(name: str, label: str, values: Iterable[Any], initial: Any) -> dict[str, Any]:
@@ -42,13 +59,13 @@ def choice(name: str, label: str, values: Iterable[Any], words: dict[Any, str] |
 def stacked(parts: Mapping[str, xr.DataArray], name: str) -> xr.DataArray:
     """Return arrays of the same dimensions as one, with a further dimension of their names in front."""
     listed: Any = list(parts.values())
-    found: xr.DataArray = xr.concat(listed, name).assign_coords({name: list(parts)})
+    found: xr.DataArray = xr.concat(listed, name, join="outer").assign_coords({name: list(parts)})
     return found
 
 
-def sparsity(read: Read) -> View:
+def sparsity(results: Results) -> View:
     """Rescaling symmetry: how many weights vanish, over learning rate and label noise."""
-    data = read("sparsity_phase").isel(parameterization=0, drop=True)
+    data = results.read("sparsity_phase").isel(parameterization=0, drop=True)
     features = data.sizes["feature"]
     rates, noises, thresholds = (data[name].values for name in ("learning_rate", "noise_std", "threshold"))
     with np.errstate(divide="ignore"):
@@ -106,20 +123,32 @@ def sparsity(read: Read) -> View:
     }
 
 
-def plane(read: Read) -> View:
+def plane(results: Results) -> View:
     """Stationary conditions: stochastic gradient descent from any start, computed in the page."""
-    fixed = store.settings_of(read("stationary_conditions"))
+    fixed = store.settings_of(results.read("stationary_conditions"))
     settings = stationary_conditions.StationaryConditionsSettings(**fixed)
-    frames = {name: stationary_conditions.frame(name, settings).tolist() for name in stationary_conditions.LANDSCAPES}
+    landscapes: dict[str, dict[str, Any]] = {}
+    for name in stationary_conditions.LANDSCAPES:
+        lines = stationary_conditions.frame(name, settings).tolist()
+        lowest = 0.0 if name == "rescaling" else -0.25 * settings.mean**2
+        landscapes[name] = {"lines": lines, "normals": lines, "samples": [settings.mean], "lowest": lowest}
+    half = float(np.sqrt(0.5))
+    samples = np.stack([two_neurons.INPUTS, two_neurons.TARGETS], axis=-1).tolist()
+    exchange = {"lines": [[half, half]], "normals": [[half, -half]], "samples": samples, "lowest": 0.0}
+    landscapes["exchange"] = exchange
     grid = np.round(np.linspace(-2, 2, 81), 6)
-    words = {"rescaling": "(wu − 1)², rescaling", "rotation": "−‖θ‖² + ‖θ‖⁴, rotation"}
+    words = {
+        "rescaling": "(wu − 1)², rescaling (Figure 5)",
+        "rotation": "−‖θ‖² + ‖θ‖⁴, rotation (Figure 5)",
+        "exchange": "two tanh neurons, exchange (Figure 1)",
+    }
     return {
         "id": "plane",
         "title": "Does SGD stay where it starts?",
         "text": "Put the start anywhere: by the sliders, or by a click. What starts on a dashed line (u = w, say) "
         "stays on it to rounding; what starts off it comes nearer at best. The page computes the steps itself.",
         "controls": [
-            choice("landscape", "mean loss", stationary_conditions.LANDSCAPES, words),
+            choice("landscape", "mean loss", list(landscapes), words),
             slider("u", "start u", grid, 1.2),
             slider("w", "start w", grid, 1.2),
             slider("learning_rate", "learning rate λ", STEP_SIZES, settings.learning_rate),
@@ -128,7 +157,7 @@ def plane(read: Read) -> View:
         ],
         "cubes": {},
         "tables": {},
-        "plane": {"frames": frames, "mean": settings.mean, "steps": settings.steps},
+        "plane": {"landscapes": landscapes, "steps": settings.steps},
         "charts": [
             {"title": "The path, from the red mark", "spec": charts.plane(), "renderer": "svg", "square": True},
             {"title": "Distance to the nearer dashed line", "spec": charts.distance()},
@@ -136,9 +165,9 @@ def plane(read: Read) -> View:
     }
 
 
-def plasticity(read: Read) -> View:
+def plasticity(results: Results) -> View:
     """Loss of plasticity: parameters that stop to learn, one change at a time."""
-    data = read("plasticity")
+    data = results.read("plasticity")
     main = {"precision": "float32", "adam_state": "reset", "noise_std": 0.1, "learning_rate": 0.01}
     changes: dict[str, dict[str, Any]] = {
         "none": {},
@@ -163,7 +192,7 @@ def plasticity(read: Read) -> View:
         "millionth on every point. Change one thing at a time. The plain model has half as many parameters.",
         "controls": [
             choice("change", "one change", list(parts)),
-            choice("variant", "model, for the numbers below", dead["variant"].values.tolist()),
+            choice("variant", "model, for the numbers below", sorted(dead["variant"].values.tolist())),
             slider("task", "after task", dead["task"].values, int(dead["task"].max())),
         ],
         "cubes": {"dead": cube(dead, 0, size, size if size <= 254 else 200)},
@@ -188,9 +217,9 @@ DEFINITIONS = {
 }
 
 
-def rank(read: Read) -> View:
+def rank(results: Results) -> View:
     """Rotation symmetry: the rank that SGD leaves of a matrix factorization."""
-    data = read("matrix_factorization")
+    data = results.read("matrix_factorization")
     ranks = stacked({name: data[name] for name in DEFINITIONS}, "definition")
     size = data.sizes["mode"]
     return {
@@ -199,7 +228,7 @@ def rank(read: Read) -> View:
         "text": "A matrix is learnt as a product of two, W and U. The smaller the signal μ beside the noise and the "
         "larger the learning rate, the lower the rank; residual connections change where it starts.",
         "controls": [
-            slider("learning_rate", "learning rate λ", data["learning_rate"].values, 0.01),
+            slider("learning_rate", "learning rate λ", data["learning_rate"].values, 0.004),
             slider("signal", "signal μ", data["signal"].values, 0.02),
             slider("step", "after steps", data["step"].values, int(data["step"].max())),
             choice("parameterization", "model", data["parameterization"].values.tolist()),
@@ -222,23 +251,20 @@ def rank(read: Read) -> View:
     }
 
 
-def neurons(read: Read) -> View:
-    """Permutation symmetry: correlations of the penultimate neurons of a ResNet18."""
-    data = read("homogeneity")
-    parts = {}
-    for when, prefix in (("end", ""), ("start", "initial_")):
-        sides = {"before": data[f"{prefix}correlation_pre"], "after": data[f"{prefix}correlation_post"]}
-        parts[when] = stacked({side: _ordered(one, data["order_pre"]) for side, one in sides.items()}, "side")
-    matrices = stacked(parts, "when")
-    note = data.attrs["scale_note"] or data.attrs["scale"]
+def neurons(results: Results) -> View:
+    """Permutation symmetry: correlations of the penultimate neurons of a ResNet18, at each scale that was run."""
+    scales = {scale: results.read("homogeneity", scale) for scale in results.scales("homogeneity")}
+    matrices = stacked({scale: _matrices(data) for scale, data in scales.items()}, "scale")
+    notes = " ".join(f"Scale {data.attrs['scale_note'] or scale}." for scale, data in scales.items())
     return {
         "id": "neurons",
         "title": "Do neurons become copies of each other?",
-        "text": f"Correlations of the neurons of a ResNet18’s last hidden layer ({note}), in one order for all "
-        "pictures of a network. Blocks are groups that fire alike; grey lines are constant neurons.",
+        "text": "Correlations of the neurons of a ResNet18’s last hidden layer, in one order for all pictures of a "
+        f"network. Blocks are groups that fire alike; what is not drawn are constant neurons. {notes}",
         "controls": [
-            choice("weight_decay", "weight decay", data["weight_decay"].values[::-1]),
-            choice("seed", "seed", data["seed"].values),
+            choice("scale", "scale", list(scales)),
+            choice("weight_decay", "weight decay", matrices["weight_decay"].values[::-1]),
+            choice("seed", "seed", matrices["seed"].values),
             choice("side", "activation", ["before", "after"]),
             choice("when", "training", ["end", "start"]),
         ],
@@ -248,13 +274,22 @@ def neurons(read: Read) -> View:
             {
                 "title": "Correlations",
                 "spec": charts.matrix(),
-                "rows": {"cube": "correlation", "where": ["weight_decay", "seed", "side", "when"]},
+                "rows": {"cube": "correlation", "where": ["scale", "weight_decay", "seed", "side", "when"]},
                 "renderer": "canvas",
                 "square": True,
             }
         ],
         "readout": {"pairs": "correlation", "above": 0.95},
     }
+
+
+def _matrices(data: xr.Dataset) -> xr.DataArray:
+    """The correlations at the end and the start, before and after the activation, in the order of each network."""
+    parts = {}
+    for when, prefix in (("end", ""), ("start", "initial_")):
+        sides = {"before": data[f"{prefix}correlation_pre"], "after": data[f"{prefix}correlation_post"]}
+        parts[when] = stacked({side: _ordered(one, data["order_pre"]) for side, one in sides.items()}, "side")
+    return stacked(parts, "when")
 
 
 def _ordered(matrices: xr.DataArray, order: xr.DataArray) -> xr.DataArray:
@@ -267,9 +302,9 @@ def _ordered(matrices: xr.DataArray, order: xr.DataArray) -> xr.DataArray:
     return matrices.copy(data=values)
 
 
-def attention(read: Read) -> View:
+def attention(results: Results) -> View:
     """Double rotation symmetry: ranks of keys and queries while attention trains."""
-    data = read("attention")
+    data = results.read("attention")
     size = data.sizes["mode"]
     return {
         "id": "attention",
@@ -297,7 +332,7 @@ def attention(read: Read) -> View:
     }
 
 
-VIEWS: dict[str, tuple[Callable[[Read], View], str]] = {
+VIEWS: dict[str, tuple[Callable[[Results], View], str]] = {
     "sparsity": (sparsity, "sparsity_phase"),
     "plane": (plane, "stationary_conditions"),
     "plasticity": (plasticity, "plasticity"),
@@ -315,11 +350,8 @@ def views(config: Config, layout: Layout) -> list[View]:
         FileError: if a result file is missing.
         StoreError: if one cannot be read.
     """
-
-    def read(experiment: str) -> xr.Dataset:
-        return store.read(layout.result(config.scale, experiment))
-
-    made = [make(read) for make, experiment in VIEWS.values() if experiment in config.experiments]
+    results = Results(layout, config.scale)
+    made = [make(results) for make, experiment in VIEWS.values() if experiment in config.experiments]
     for chart in (chart for view in made for chart in view["charts"]):
         chart["sets"] = charts.sets(chart["spec"])
     return made
