@@ -58,10 +58,11 @@ class Attention(nn.Module):
         mask = self._mask(attn_mask, key_padding_mask, q)
         dropout = self.dropout if self.training else 0.0
         seen = None
-        if need_weights:
+        if need_weights or q.shape[-1] != v.shape[-1]:  # for which PyTorch's own has no fast way on every machine
             logits = self.scale * q @ k.transpose(-2, -1)
             weights = nn.functional.dropout((logits if mask is None else logits + mask).softmax(-1), dropout)
-            seen = weights.mean(1) if average_attn_weights else weights
+            if need_weights:
+                seen = weights.mean(1) if average_attn_weights else weights
             mixed = weights @ v
         else:
             mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
