@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -97,3 +99,26 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone())
     return layer
+
+
+def replace_attentions(model: nn.Module) -> dict[str, nn.MultiheadAttention]:
+    """Put attention that can be cut in the place of nn.MultiheadAttention; return what was there, by name."""
+    found = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.MultiheadAttention)}
+    replaced = {name: module for name, module in found.items() if replaceable(module)}
+    new = {id(module): Attention(module) for module in replaced.values()}
+    for name, module in replaced.items():
+        _set_module(model, name, new[id(module)])
+    return replaced
+
+
+def restore_attentions(model: nn.Module, originals: Mapping[str, nn.MultiheadAttention]) -> None:
+    """Put nn.MultiheadAttention back where nothing was cut."""
+    for name, original in originals.items():
+        now, before = model.get_submodule(name).state_dict(), Attention(original).state_dict()
+        if all(torch.equal(now[key], before[key]) for key in now):
+            _set_module(model, name, original)
+
+
+def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)

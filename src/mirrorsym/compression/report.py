@@ -54,7 +54,7 @@ class Compression:
         cuts: what was cut, in the network's order.
         kept: what was not, and why.
         tolerance: the error that was allowed.
-        promised: the sum of the errors promised for each cut of units, or the largest of a cut of rank if that is more.
+        promised: the sum of what the cuts promised.
         found: the largest change of an output on the batch, relative to the outputs' root mean square.
         held_out: the same on inputs that no judgement saw, drawn in the batch's range; nan if the model takes none.
         parameters: their numbers before and after.
