@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mirrorsym.breaking import Moved as Moved
+    from mirrorsym.breaking import break_symmetry as break_symmetry
     from mirrorsym.compression import Compression as Compression
     from mirrorsym.compression import compress as compress
     from mirrorsym.constraints import DCS as DCS
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from mirrorsym.watch import CollapseMonitor as CollapseMonitor
 
 _NAMES = {
+    "breaking": "Moved break_symmetry",
     "compression": "Compression compress",
     "constraints": "DCS Hadamard MirrorDCS constrain constrain_all effective_parameters",
     "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",

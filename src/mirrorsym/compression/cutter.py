@@ -66,7 +66,8 @@ class Cutter:
         self._readings: dict[str, Reading] | None = None
         self.kept: dict[str, Kept] = {}
         self.promised = 0.0
-        found = find_symmetries(model, *inputs.args, **inputs.kwargs)
+        with torch.enable_grad():  # which the search needs
+            found = find_symmetries(model, *inputs.args, **inputs.kwargs)
         self._groups = list(groups_of(found))
         for unfollowed in found.unfollowed:
             self._keep(unfollowed.module or "the model", f"{unfollowed.operation} was not followed: {unfollowed.why}")
