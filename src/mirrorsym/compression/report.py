@@ -57,7 +57,7 @@ class Compression:
         promised: the sum of what the cuts promised.
         found: the largest change of an output on the batch, relative to the outputs' root mean square.
         held_out: the same on inputs that no judgement saw, drawn in the batch's range; nan if the model takes none.
-        parameters: their numbers before and after.
+        parameters: their numbers before and after; before, parametrizations count as what they compute.
         flops: floating-point operations of a forward on the batch, before and after.
         seconds: median time of a forward on the batch, before and after, measured in turns.
     """
