@@ -16,6 +16,7 @@ from mirrorsym import constrain_all
 BATCH = 64
 PICTURES = 4000
 CONTEXT = 32
+CHARACTERS = 200_000
 ARCHIVE = "MIRRORSYM_TEST_ARCHIVE"
 """The environment variable with the place of CIFAR-10's archive (python version)."""
 
@@ -70,10 +71,10 @@ def pictures() -> Data:
 
 @functools.cache
 def text() -> Data:
-    """Return pieces of this repository's own documents, by character, and the next characters."""
-    words = "".join(
-        path.read_text(encoding="utf-8") for path in sorted(Path("docs").glob("*.md")) if path.stem != "compress"
-    )
+    """Return pieces of Python's own documentation, by character, and the next characters."""
+    from pydoc_data.topics import topics
+
+    words = "".join(topics[name] for name in sorted(topics))[:CHARACTERS]
     characters = sorted({c for c in words if c.isascii()})
     place = {c: i for i, c in enumerate(characters)}
     codes = torch.tensor([place[c] for c in words if c in place])
@@ -145,7 +146,7 @@ def vit() -> nn.Module:
 
 NETWORKS = {
     "ResNet18, weight decay": Network(resnet, pictures, 0.02, 0.1, 1500),
-    "ResNet18, DCS": Network(product_resnet, pictures, 0.0065, 0.3, 1000),
+    "ResNet18, DCS": Network(product_resnet, pictures, 0.01, 0.1, 1000),
     "GPT, weight decay": Network(gpt, text, 6e-3, 0.3, 1500),
     "ViT, weight decay": Network(vit, pictures, 0.02, 0.1, 600),
 }

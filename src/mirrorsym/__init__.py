@@ -30,6 +30,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mirrorsym.aligning import align as align
     from mirrorsym.aligning import interpolate as interpolate
+    from mirrorsym.breaking import Moved as Moved
+    from mirrorsym.breaking import break_symmetry as break_symmetry
     from mirrorsym.compression import Compression as Compression
     from mirrorsym.compression import compress as compress
     from mirrorsym.constraining import constrain as constrain
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "aligning": "align interpolate",
+    "breaking": "Moved break_symmetry",
     "compression": "Compression compress",
     "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
     "plain_state_dict release",

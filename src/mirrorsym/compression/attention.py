@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -58,10 +60,11 @@ class Attention(nn.Module):
         mask = self._mask(attn_mask, key_padding_mask, q)
         dropout = self.dropout if self.training else 0.0
         seen = None
-        if need_weights:
+        if need_weights or q.shape[-1] != v.shape[-1]:  # for which PyTorch's own has no fast way on every machine
             logits = self.scale * q @ k.transpose(-2, -1)
             weights = nn.functional.dropout((logits if mask is None else logits + mask).softmax(-1), dropout)
-            seen = weights.mean(1) if average_attn_weights else weights
+            if need_weights:
+                seen = weights.mean(1) if average_attn_weights else weights
             mixed = weights @ v
         else:
             mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
@@ -96,3 +99,26 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         layer.bias = nn.Parameter(bias.clone())
     return layer
+
+
+def replace_attentions(model: nn.Module) -> dict[str, nn.MultiheadAttention]:
+    """Put attention that can be cut in the place of nn.MultiheadAttention; return what was there, by name."""
+    found = {n: m for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, nn.MultiheadAttention)}
+    replaced = {name: module for name, module in found.items() if replaceable(module)}
+    new = {id(module): Attention(module) for module in replaced.values()}
+    for name, module in replaced.items():
+        _set_module(model, name, new[id(module)])
+    return replaced
+
+
+def restore_attentions(model: nn.Module, originals: Mapping[str, nn.MultiheadAttention]) -> None:
+    """Put nn.MultiheadAttention back where nothing was cut."""
+    for name, original in originals.items():
+        now, before = model.get_submodule(name).state_dict(), Attention(original).state_dict()
+        if all(torch.equal(now[key], before[key]) for key in now):
+            _set_module(model, name, original)
+
+
+def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, module)

@@ -54,10 +54,10 @@ class Compression:
         cuts: what was cut, in the network's order.
         kept: what was not, and why.
         tolerance: the error that was allowed.
-        promised: the sum of the errors promised for each cut of units, or the largest of a cut of rank if that is more.
+        promised: the sum of what the cuts promised.
         found: the largest change of an output on the batch, relative to the outputs' root mean square.
         held_out: the same on inputs that no judgement saw, drawn in the batch's range; nan if the model takes none.
-        parameters: their numbers before and after.
+        parameters: their numbers before and after; before, parametrizations count as what they compute.
         flops: floating-point operations of a forward on the batch, before and after.
         seconds: median time of a forward on the batch, before and after, measured in turns.
     """
