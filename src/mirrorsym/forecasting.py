@@ -59,6 +59,7 @@ class Forecast:
         interval: where ln(order parameter after N steps / at the start) lies in nine of ten runs, while it is small.
         answer: whether it leaves the mirror within N steps: "yes" or "no" where growth or decay is 99 % certain.
         living: the slope a step of ln(order parameter) of the next unit, which is not on the mirror; NaN if none is.
+        run: which run of the forecast it comes from; mirrors of one run were on at the same time.
     """
 
     symmetry: Symmetry
@@ -71,6 +72,7 @@ class Forecast:
     interval: tuple[float, float]
     answer: Answer
     living: float
+    run: int
 
     @property
     def half_life(self) -> float:
@@ -159,12 +161,12 @@ def forecast(
     tensors = trained(model)
     chosen, skipped = _chosen(tensors, symmetries, settings)
     found: list[Forecast] = []
-    for group in _disjoint(tensors, chosen):
+    for number, group in enumerate(_disjoint(tensors, chosen)):
         runs = [_run(model, loss, loader, group, settings, steps, seed) for seed in range(starts)]
         for mirror in group:
             growths = np.array([growth[mirror] for growth, _ in runs])
             living = float(np.mean([slopes.get(mirror, math.nan) for _, slopes in runs]))
-            found.append(_forecast(mirror, growths, living, steps))
+            found.append(_forecast(mirror, growths, living, steps, number))
     order = {symmetry: index for index, symmetry in enumerate(chosen)}
     return Outlook(sorted(found, key=lambda one: order[one.symmetry]), steps, skipped)
 
@@ -186,7 +188,7 @@ def _run(
         ends = set(np.linspace(0, steps, SEGMENTS + 1).round().astype(int)[1:].tolist())
         growths: dict[Start, list[float]] = {mirror: [0.0] for mirror in mirrors}
         wait, due = 1, 1
-        for step, batch in zip(range(1, steps + 1), _forever(loader), strict=False):
+        for step, batch in zip(range(1, steps + 1), forever(loader), strict=False):
             path.step(batch)
             if step == due or step in ends:
                 grown = path.normalize()
@@ -201,7 +203,7 @@ def _run(
     return growths, {m: logarithm(after[m] / before[m]) / steps for m in before if before[m] > 0}
 
 
-def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps: int) -> Forecast:
+def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps: int, run: int) -> Forecast:
     """Judge growths of shape (starts, segments)."""
     mean, error, (low, high) = _prediction(growths, COVERAGE)
     certain = _prediction(growths, CERTAINTY)[2]
@@ -217,14 +219,15 @@ def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps:
         interval=(low, high),
         answer=answer,
         living=living,
+        run=run,
     )
 
 
 def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, float, tuple[float, float]]:
     """Return the mean growth of a run, its standard error, and where the growth of another run lies.
 
-    The variance comes from the differences of neighbouring segments, since the growth drifts along a training in the
-    same way in every run; or from those between runs, where they are larger.
+    The variance comes from second differences of the segments, since the growth drifts along a training in the same way
+    in every run; or from those between runs, where they are larger.
 
     Args:
         growths: shape (starts, segments).
@@ -232,10 +235,11 @@ def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, f
     """
     starts, segments = growths.shape
     totals = growths.sum(axis=1)
-    variance = segments * float(np.square(np.diff(growths, axis=1)).mean()) / 2
+    variance = segments * float(np.square(np.diff(growths, n=2, axis=1)).mean()) / 6
     if starts > 1:
         variance = max(variance, float(totals.var(ddof=1)))
-    freedom = 2 * starts * (segments - 1) / 3  # of variances from neighbours' differences
+    count = segments - 2  # of second differences, whose correlations with their neighbours are -2/3 and 1/6
+    freedom = starts * count**2 / (count + 8 / 9 * (count - 1) + (count - 2) / 18)
     mean, reach = float(totals.mean()), _t_quantile(coverage, freedom) * math.sqrt(variance * (1 + 1 / starts))
     return mean, math.sqrt(variance / starts), (mean - reach, mean + reach)
 
@@ -299,7 +303,15 @@ def _with_living(start: Start, tensors: Tensors, taken: set[Place]) -> Start:
     return replace(start, living=following and following[0])
 
 
-def _forever(loader: Iterable[Any]) -> Iterator[Any]:
+def forever(loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader again and again.
+
+    Args:
+        loader: batches.
+
+    Raises:
+        ValueError: if it gives none.
+    """
     while True:
         empty = True
         for batch in loader:

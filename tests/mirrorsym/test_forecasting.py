@@ -236,14 +236,14 @@ def _off(model: nn.Module, one: Forecast) -> float:
 
 def test_nine_of_ten_runs_lie_in_the_interval() -> None:
     rng = np.random.default_rng(0)
-    for drift in (0, np.linspace(0.3, -0.1, 10)):
+    for drift in (0, np.linspace(0.9, -0.5, 10)):
         for starts in (1, 3):
             inside = []
             for _ in range(1000):
                 runs = drift + 0.1 * rng.standard_normal((starts + 1, 10))
                 low, high = _prediction(runs[:-1], 0.9)[2]
                 inside.append(low < runs[-1].sum() < high)
-            assert 0.88 < np.mean(inside) < 0.95
+            assert 0.87 < np.mean(inside) < 0.93
     assert _t_quantile(0.9, 6) == pytest.approx(1.943, abs=2e-3), "tables of Student's law"
     assert _t_quantile(0.99, 6) == pytest.approx(3.707, abs=2e-2)
     assert _t_quantile(0.99, 1e9) == pytest.approx(2.5758, abs=1e-4)
