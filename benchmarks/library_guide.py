@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GUIDES = ("docs/library.md", "docs/constrain.md")
+GUIDES = ("docs/library.md", "docs/constrain.md", "docs/forecast.md")
 PICTURE = Path("docs/library.png")
 BLOCK = re.compile(r"(?P<head>```python\n)(?P<code>.*?)(?P<middle>```\n\n```text\n)(?P<output>.*?)(?=```)", re.DOTALL)
 
