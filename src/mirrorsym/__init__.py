@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from mirrorsym.constraints import MirrorDCS as MirrorDCS
     from mirrorsym.constraints import Unit as Unit
     from mirrorsym.constraints import ties as ties
+    from mirrorsym.curves import Curve as Curve
+    from mirrorsym.curves import SignChange as SignChange
+    from mirrorsym.curves import forecast_curve as forecast_curve
+    from mirrorsym.forecasting import Forecast as Forecast
+    from mirrorsym.forecasting import Outlook as Outlook
+    from mirrorsym.forecasting import forecast as forecast
     from mirrorsym.measures import clusters as clusters
     from mirrorsym.measures import correlation as correlation
     from mirrorsym.measures import homogeneous_pairs as homogeneous_pairs
@@ -79,6 +85,8 @@ _NAMES = {
     "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
     "plain_state_dict release",
     "constraints": "DCS Hadamard MirrorDCS Unit ties",
+    "curves": "Curve SignChange forecast_curve",
+    "forecasting": "Forecast Outlook forecast",
     "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",
     "mirrors": "Mirror coupling double_rotation_mirror identity_mirror permutation_mirror rescaling_mirrors "
     "rotation_mirror sectors",
