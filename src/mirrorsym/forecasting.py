@@ -35,11 +35,11 @@ SEGMENTS = 10
 """A run is cut into so many, whose growths differ by the noise of the batches."""
 SHORTEST = 20
 """Steps of a run; fewer decide nothing."""
-RENORMALIZED = 10
+RENORMALIZED = 20
 """At most so many steps pass between two normalizations of a displacement."""
 ADAM = "Adam divides by the gradients' own size, so nothing at zero has an exponent: from 1e-15 to 0.1 in ten steps"
-FAST = 1.0
-"""A displacement whose logarithm grows more between two normalizations is normalized at each step."""
+FAST = 2.0
+"""A displacement whose logarithm grows more between two normalizations is normalized more often."""
 COVERAGE = 0.9
 CERTAINTY = 0.99
 
@@ -108,12 +108,18 @@ class Outlook(Sequence[Forecast]):
         rows = [("leaves", "exponent a step", f"ln of growth in {self.steps} steps", "kind", "units", "where")]
         for one in self._forecasts:
             units = "a direction" if one.symmetry.kind in LINEAR else ", ".join(map(str, one.units))
-            growth = f"{one.interval[0]:+.2f} to {one.interval[1]:+.2f}"
+            growth = f"{one.interval[0]:+.2g} to {one.interval[1]:+.2g}"
             exponent = f"{one.exponent:+.5f} ± {one.error:.5f}"
             rows.append((one.answer, exponent, growth, one.symmetry.kind, units, one.symmetry.name))
         wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
-        return "\n".join(lines + [f"nothing is said of {s.kind} of {s.name}: {why}" for s, why in self.skipped])
+        alike: dict[tuple[str, str], list[str]] = {}
+        for symmetry, why in self.skipped:
+            alike.setdefault((symmetry.kind, why), []).append(symmetry.name)
+        for (kind, why), names in alike.items():
+            where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            lines.append(f"nothing is said of the {kind} of {where}: {why}")
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -192,7 +198,7 @@ def _run(
             path.step(batch)
             if step == due or step in ends:
                 grown = path.normalize()
-                wait = 1 if max(grown.values()) > FAST else min(2 * wait, RENORMALIZED)
+                wait = max(wait // 2, 1) if max(grown.values()) > FAST else min(2 * wait, RENORMALIZED)
                 due = step + wait
                 for mirror, growth in grown.items():
                     growths[mirror][-1] += growth
