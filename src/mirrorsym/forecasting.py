@@ -81,7 +81,7 @@ class Forecast:
 
 
 class Outlook(Sequence[Forecast]):
-    """The forecasts of a network, as a sequence; printed, it is a table.
+    """The forecasts (Section 2.4) of a network, as a sequence; printed, it is a table.
 
     Args:
         forecasts: one for each symmetry that has a mirror.
@@ -172,7 +172,8 @@ def forecast(
         for mirror in group:
             growths = np.array([growth[mirror] for growth, _ in runs])
             living = float(np.mean([slopes.get(mirror, math.nan) for _, slopes in runs]))
-            found.append(_forecast(mirror, growths, living, steps, number))
+            rounding = steps * max(torch.finfo(tensors[name].dtype).eps for name in mirror.reflection.names)
+            found.append(_forecast(mirror, growths, living, steps, number, rounding))
     order = {symmetry: index for index, symmetry in enumerate(chosen)}
     return Outlook(sorted(found, key=lambda one: order[one.symmetry]), steps, skipped)
 
@@ -209,11 +210,14 @@ def _run(
     return growths, {m: logarithm(after[m] / before[m]) / steps for m in before if before[m] > 0}
 
 
-def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps: int, run: int) -> Forecast:
-    """Judge growths of shape (starts, segments)."""
-    mean, error, (low, high) = _prediction(growths, COVERAGE)
-    certain = _prediction(growths, CERTAINTY)[2]
-    answer: Answer = "yes" if certain[0] > 0 else "no" if certain[1] < 0 else "undecided"
+def _forecast(
+    mirror: Start, growths: NDArray[np.float64], living: float, steps: int, run: int, rounding: float
+) -> Forecast:
+    """Judge growths of shape (starts, segments), each run's known up to rounding."""
+    mean, error, reach = _prediction(growths, COVERAGE)
+    certain = _prediction(growths, CERTAINTY)[2] + rounding
+    low, high = mean - reach - rounding, mean + reach + rounding
+    answer: Answer = "yes" if mean > certain else "no" if mean < -certain else "undecided"
     return Forecast(
         symmetry=mirror.reflection.symmetry,
         normal=mirror.reflection.normal,
@@ -229,15 +233,15 @@ def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps:
     )
 
 
-def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, float, tuple[float, float]]:
-    """Return the mean growth of a run, its standard error, and where the growth of another run lies.
+def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, float, float]:
+    """Return the mean growth of a run, its standard error, and how far from it the growth of another run lies.
 
     The variance comes from second differences of the segments, since the growth drifts along a training in the same way
     in every run; or from those between runs, where they are larger.
 
     Args:
         growths: shape (starts, segments).
-        coverage: how often another run's growth lies there.
+        coverage: how often another run's growth is no farther away.
     """
     starts, segments = growths.shape
     totals = growths.sum(axis=1)
@@ -247,7 +251,7 @@ def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, f
     count = segments - 2  # of second differences, whose correlations with their neighbours are -2/3 and 1/6
     freedom = starts * count**2 / (count + 8 / 9 * (count - 1) + (count - 2) / 18)
     mean, reach = float(totals.mean()), _t_quantile(coverage, freedom) * math.sqrt(variance * (1 + 1 / starts))
-    return mean, math.sqrt(variance / starts), (mean - reach, mean + reach)
+    return mean, math.sqrt(variance / starts), reach
 
 
 def _t_quantile(coverage: float, freedom: float) -> float:
