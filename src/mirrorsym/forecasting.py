@@ -37,7 +37,7 @@ SHORTEST = 20
 """Steps of a run; fewer decide nothing."""
 RENORMALIZED = 20
 """At most so many steps pass between two normalizations of a displacement."""
-ADAM = "Adam divides by the gradients' own size, so nothing at zero has an exponent: from 1e-15 to 0.1 in ten steps"
+ADAM = "Adam divides by the gradients' own size, so nothing at zero has an exponent: from 1e-15 to lr in a few steps"
 FAST = 2.0
 """A displacement whose logarithm grows more between two normalizations is normalized more often."""
 COVERAGE = 0.9
