@@ -24,7 +24,7 @@ from mirrorsym.tangents import Loss
 
 @dataclass(frozen=True, eq=False)
 class SignChange:
-    """Two neighbouring settings between which an exponent changes its sign; both signs are certain.
+    """Two neighbouring settings between which an exponent (Section 2.4) changes its sign; both signs are certain.
 
     Args:
         symmetry: whose mirror it is.
@@ -44,7 +44,7 @@ class SignChange:
 
 
 class Curve:
-    """Forecasts over learning rates and weight decays; printed, it is a table for each symmetry.
+    """Forecasts (Section 2.4) over learning rates and weight decays; printed, it is a table for each symmetry.
 
     Args:
         outlooks: the forecasts by (learning rate, weight decay).
@@ -107,7 +107,7 @@ def forecast_curve(
     steps: int = 1000,
     retrain: int | None = None,
 ) -> Curve:
-    """Forecast at each pair of a learning rate and a weight decay, to which the network is retrained first.
+    """Forecast at each pair of learning rate and weight decay, to which the network is retrained first (Section 2.4).
 
     Args:
         model: where each training starts; it stays as it is.

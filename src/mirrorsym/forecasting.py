@@ -35,11 +35,11 @@ SEGMENTS = 10
 """A run is cut into so many, whose growths differ by the noise of the batches."""
 SHORTEST = 20
 """Steps of a run; fewer decide nothing."""
-RENORMALIZED = 10
+RENORMALIZED = 20
 """At most so many steps pass between two normalizations of a displacement."""
-ADAM = "Adam divides by the gradients' own size, so nothing at zero has an exponent: from 1e-15 to 0.1 in ten steps"
-FAST = 1.0
-"""A displacement whose logarithm grows more between two normalizations is normalized at each step."""
+ADAM = "Adam divides by the gradients' own size, so nothing at zero has an exponent: from 1e-15 to lr in a few steps"
+FAST = 2.0
+"""A displacement whose logarithm grows more between two normalizations is normalized more often."""
 COVERAGE = 0.9
 CERTAINTY = 0.99
 
@@ -81,7 +81,7 @@ class Forecast:
 
 
 class Outlook(Sequence[Forecast]):
-    """The forecasts of a network, as a sequence; printed, it is a table.
+    """The forecasts (Section 2.4) of a network, as a sequence; printed, it is a table.
 
     Args:
         forecasts: one for each symmetry that has a mirror.
@@ -108,12 +108,18 @@ class Outlook(Sequence[Forecast]):
         rows = [("leaves", "exponent a step", f"ln of growth in {self.steps} steps", "kind", "units", "where")]
         for one in self._forecasts:
             units = "a direction" if one.symmetry.kind in LINEAR else ", ".join(map(str, one.units))
-            growth = f"{one.interval[0]:+.2f} to {one.interval[1]:+.2f}"
+            growth = f"{one.interval[0]:+.2g} to {one.interval[1]:+.2g}"
             exponent = f"{one.exponent:+.5f} ± {one.error:.5f}"
             rows.append((one.answer, exponent, growth, one.symmetry.kind, units, one.symmetry.name))
         wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
-        return "\n".join(lines + [f"nothing is said of {s.kind} of {s.name}: {why}" for s, why in self.skipped])
+        alike: dict[tuple[str, str], list[str]] = {}
+        for symmetry, why in self.skipped:
+            alike.setdefault((symmetry.kind, why), []).append(symmetry.name)
+        for (kind, why), names in alike.items():
+            where = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            lines.append(f"nothing is said of the {kind} of {where}: {why}")
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -166,7 +172,8 @@ def forecast(
         for mirror in group:
             growths = np.array([growth[mirror] for growth, _ in runs])
             living = float(np.mean([slopes.get(mirror, math.nan) for _, slopes in runs]))
-            found.append(_forecast(mirror, growths, living, steps, number))
+            rounding = steps * max(torch.finfo(tensors[name].dtype).eps for name in mirror.reflection.names)
+            found.append(_forecast(mirror, growths, living, steps, number, rounding))
     order = {symmetry: index for index, symmetry in enumerate(chosen)}
     return Outlook(sorted(found, key=lambda one: order[one.symmetry]), steps, skipped)
 
@@ -192,7 +199,7 @@ def _run(
             path.step(batch)
             if step == due or step in ends:
                 grown = path.normalize()
-                wait = 1 if max(grown.values()) > FAST else min(2 * wait, RENORMALIZED)
+                wait = max(wait // 2, 1) if max(grown.values()) > FAST else min(2 * wait, RENORMALIZED)
                 due = step + wait
                 for mirror, growth in grown.items():
                     growths[mirror][-1] += growth
@@ -203,11 +210,14 @@ def _run(
     return growths, {m: logarithm(after[m] / before[m]) / steps for m in before if before[m] > 0}
 
 
-def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps: int, run: int) -> Forecast:
-    """Judge growths of shape (starts, segments)."""
-    mean, error, (low, high) = _prediction(growths, COVERAGE)
-    certain = _prediction(growths, CERTAINTY)[2]
-    answer: Answer = "yes" if certain[0] > 0 else "no" if certain[1] < 0 else "undecided"
+def _forecast(
+    mirror: Start, growths: NDArray[np.float64], living: float, steps: int, run: int, rounding: float
+) -> Forecast:
+    """Judge growths of shape (starts, segments), each run's known up to rounding."""
+    mean, error, reach = _prediction(growths, COVERAGE)
+    certain = _prediction(growths, CERTAINTY)[2] + rounding
+    low, high = mean - reach - rounding, mean + reach + rounding
+    answer: Answer = "yes" if mean > certain else "no" if mean < -certain else "undecided"
     return Forecast(
         symmetry=mirror.reflection.symmetry,
         normal=mirror.reflection.normal,
@@ -223,15 +233,15 @@ def _forecast(mirror: Start, growths: NDArray[np.float64], living: float, steps:
     )
 
 
-def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, float, tuple[float, float]]:
-    """Return the mean growth of a run, its standard error, and where the growth of another run lies.
+def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, float, float]:
+    """Return the mean growth of a run, its standard error, and how far from it the growth of another run lies.
 
     The variance comes from second differences of the segments, since the growth drifts along a training in the same way
     in every run; or from those between runs, where they are larger.
 
     Args:
         growths: shape (starts, segments).
-        coverage: how often another run's growth lies there.
+        coverage: how often another run's growth is no farther away.
     """
     starts, segments = growths.shape
     totals = growths.sum(axis=1)
@@ -241,7 +251,7 @@ def _prediction(growths: NDArray[np.float64], coverage: float) -> tuple[float, f
     count = segments - 2  # of second differences, whose correlations with their neighbours are -2/3 and 1/6
     freedom = starts * count**2 / (count + 8 / 9 * (count - 1) + (count - 2) / 18)
     mean, reach = float(totals.mean()), _t_quantile(coverage, freedom) * math.sqrt(variance * (1 + 1 / starts))
-    return mean, math.sqrt(variance / starts), (mean - reach, mean + reach)
+    return mean, math.sqrt(variance / starts), reach
 
 
 def _t_quantile(coverage: float, freedom: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,37 +35,40 @@ class Reflection:
     symmetry: Symmetry
     normal: Tensor
 
-    @property
+    @cached_property
     def units(self) -> tuple[int, ...]:
         """The units that it moves: two that it exchanges, one that it flips; along a direction all."""
         if self.symmetry.kind in LINEAR:
             return tuple(range(self.symmetry.units))
         return tuple(int(i) for i in self.normal.nonzero()[:, 0])
 
-    @property
-    def slots(self) -> list[Slot]:
-        """Where it acts; an even power of a flip stays as it is."""
-        flips = self.symmetry.kind in ("sign_flip", "complex")
-        return [slot for slot in self.symmetry.slots if not (flips and slot.degree % 2 == 0)]
-
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def names(self) -> frozenset[str]:
         """The parameters that it moves."""
-        return list(dict.fromkeys(plain(slot.name) for slot in self.slots if not slot.buffer))
+        return frozenset(name for name, slots in self._slots.items() if not slots[0][0].buffer)
 
     def places(self) -> set[Place]:
         """Return what it moves: mirrors that share no place commute, so the Hessian has no block between them."""
-        moved = torch.tensor(self.units)
         return {
-            (plain(slot.name), axis, int(index))
-            for slot in self.slots
+            (name, axis, index)
+            for name, slots in self._slots.items()
+            for slot, moved in slots
             for axis in slot.axes
-            for index in (
-                slot.indices(self.symmetry.units).reshape(self.symmetry.units, -1)[moved].flatten()
-                if len(slot.axes) == 1
-                else torch.tensor([-1])
-            )
+            for index in (moved.flatten().tolist() if len(slot.axes) == 1 else [-1])
         }
+
+    @cached_property
+    def _slots(self) -> dict[str, list[tuple[Slot, Tensor]]]:
+        """Where it acts by parameter, with the places of the units that it moves, shape (units, repeat).
+
+        An even power of a flip stays as it is.
+        """
+        found: dict[str, list[tuple[Slot, Tensor]]] = {}
+        for slot in self.symmetry.slots:
+            if self.symmetry.kind != "sign_flip" or slot.degree % 2:
+                places = slot.indices(self.symmetry.units).reshape(self.symmetry.units, -1)
+                found.setdefault(plain(slot.name), []).append((slot, places[list(self.units)]))
+        return found
 
     def odd(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return O Oᵀ of the tensors that it moves: the part that changes its sign.
@@ -79,28 +83,21 @@ class Reflection:
         return {name: (tensor + image) / 2 for name, tensor, image in self._images(tensors)}
 
     def _images(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
-        for name in dict.fromkeys(plain(slot.name) for slot in self.slots):
+        for name, slots in self._slots.items():
             if name in tensors:
                 image = tensors[name]
-                for slot in (slot for slot in self.slots if plain(slot.name) == name):
-                    image = self._reflected(slot, image)
+                for slot, moved in slots:
+                    image = self._reflected(slot, moved.to(image.device), image)
                 yield name, tensors[name], image
 
-    def _reflected(self, slot: Slot, tensor: Tensor) -> Tensor:
-        units = self.symmetry.units
-        if self.symmetry.kind in LINEAR:
-            block, normal = slot.take(tensor, units), self.normal.to(tensor)
+    def _reflected(self, slot: Slot, moved: Tensor, tensor: Tensor) -> Tensor:
+        if self.symmetry.kind in LINEAR or len(slot.axes) > 1:
+            block, normal = slot.take(tensor, self.symmetry.units), self.normal.to(tensor)
             return slot.put(tensor, block - 2 * torch.outer(normal, normal @ block))
-        if len(slot.axes) > 1:
-            block = slot.take(tensor, units).clone()
-            moved = list(self.units)
-            block[moved] = block[moved[::-1]] if len(moved) == 2 else -block[moved]
-            return slot.put(tensor, block)
-        moved_places = slot.indices(units).reshape(units, -1)[list(self.units)].to(tensor.device)
-        rows = tensor.index_select(slot.axes[0], moved_places.flatten())
-        if len(self.units) == 2:
-            return tensor.index_copy(slot.axes[0], moved_places.flip(0).flatten(), rows)
-        return tensor.index_copy(slot.axes[0], moved_places.flatten(), -rows)
+        rows = tensor.index_select(slot.axes[0], moved.flatten())
+        if len(moved) == 2:
+            return tensor.index_copy(slot.axes[0], moved.flip(0).flatten(), rows)
+        return tensor.index_copy(slot.axes[0], moved.flatten(), -rows)
 
 
 def nearest(

@@ -81,8 +81,8 @@ class Path:
         self._model, self._loss, self._mirrors, self._settings = model, loss, mirrors, settings
         self._parameters = trained(model)
         self._buffers = {plain(name): b for name, b in model.named_buffers()}
-        names = [name for mirror in mirrors if not mirror.at_zero for name in mirror.reflection.names]
-        self._tangent = {name: torch.zeros_like(self._parameters[name]) for name in dict.fromkeys(names)}
+        moved = set[str]().union(*(mirror.reflection.names for mirror in mirrors if not mirror.at_zero))
+        self._tangent = {name: torch.zeros_like(p) for name, p in self._parameters.items() if name in moved}
         self._moments = [_zeros(self._parameters) for _ in range(1 if settings.optimizer == "sgd" else 2)]
         self._tangent_moments = [_zeros(self._tangent) for _ in self._moments]
         self._gradient: Tensors = {}
@@ -198,9 +198,10 @@ class Path:
         """Leave out of each mirror's part the weights between it and another, which that one flips too."""
         for mirror, part in parts.items():
             for other in self._mirrors:
-                if other is not mirror:
-                    shared = {name: tensor for name, tensor in part.items() if name in other.reflection.names}
-                    part |= {name: part[name] - tensor for name, tensor in other.reflection.odd(shared).items()}
+                names = mirror.reflection.names & other.reflection.names
+                if names and other is not mirror:
+                    shared = other.reflection.odd({name: part[name] for name in names})
+                    part |= {name: part[name] - tensor for name, tensor in shared.items()}
         return parts
 
     def _put_on_mirrors(self) -> None:

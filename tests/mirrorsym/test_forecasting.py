@@ -185,7 +185,22 @@ class Attention(nn.Module):
         return value
 
 
-@pytest.mark.parametrize(("build", "shape"), [(Channels, (1, 6, 6)), (Attention, (5, 6))])
+class Rotary(Attention):
+    """Two planes of queries and keys, turned by where a token stands."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = torch.arange(x.shape[1])[:, None] * torch.tensor([1.0, 0.1], dtype=torch.double)
+        turned = []
+        for layer in (self.query, self.key):
+            first, second = layer(x).chunk(2, dim=-1)
+            turns = (first * angles.cos() - second * angles.sin(), first * angles.sin() + second * angles.cos())
+            turned.append(torch.cat(turns, dim=-1))
+        mixed = nn.functional.scaled_dot_product_attention(*turned, self.value(x))
+        value: Tensor = self.read(torch.tanh(mixed).mean(1))
+        return value
+
+
+@pytest.mark.parametrize(("build", "shape"), [(Channels, (1, 6, 6)), (Attention, (5, 6)), (Rotary, (5, 6))])
 def test_networks_grow_as_forecast_by_reflections_of_the_symmetry(
     build: Callable[[], nn.Module], shape: tuple[int, ...]
 ) -> None:
@@ -195,6 +210,7 @@ def test_networks_grow_as_forecast_by_reflections_of_the_symmetry(
     outlook = mirrorsym.forecast(model, squared, batches, found, lr=0.1, weight_decay=0.01, momentum=0.5, steps=40)
     assert len(outlook) + len(outlook.skipped) == len(found)
     assert len(outlook) >= 2
+    assert (build is Rotary) == any(one.symmetry.kind == "complex" for one in outlook)
     for symmetry in found:
         outlook = mirrorsym.forecast(
             model, squared, batches, [symmetry], lr=0.1, weight_decay=0.01, momentum=0.5, steps=40
@@ -241,8 +257,8 @@ def test_nine_of_ten_runs_lie_in_the_interval() -> None:
             inside = []
             for _ in range(1000):
                 runs = drift + 0.1 * rng.standard_normal((starts + 1, 10))
-                low, high = _prediction(runs[:-1], 0.9)[2]
-                inside.append(low < runs[-1].sum() < high)
+                mean, _, reach = _prediction(runs[:-1], 0.9)
+                inside.append(abs(runs[-1].sum() - mean) < reach)
             assert 0.87 < np.mean(inside) < 0.93
     assert _t_quantile(0.9, 6) == pytest.approx(1.943, abs=2e-3), "tables of Student's law"
     assert _t_quantile(0.99, 6) == pytest.approx(3.707, abs=2e-2)
@@ -271,9 +287,9 @@ def test_a_living_unit_has_its_measured_slope() -> None:
     (one,) = mirrorsym.forecast(model, squared, data(5), [symmetry], lr=0.1, weight_decay=0.02, steps=50)
     run, (unit,) = copy.deepcopy(model), one.units
     zeroed(run, (unit,))
-    before = float(symmetry.matrix(dict(run.named_parameters()))[1 - unit].norm())
+    before = float(symmetry.matrix(run.state_dict())[1 - unit].norm())
     train(run, data(5), torch.optim.SGD(run.parameters(), lr=0.1, weight_decay=0.02), 50)
-    after = float(symmetry.matrix(dict(run.named_parameters()))[1 - unit].norm())
+    after = float(symmetry.matrix(run.state_dict())[1 - unit].norm())
     assert one.living == pytest.approx(math.log(after / before) / 50, rel=1e-6)
     (alone,) = mirrorsym.find_symmetries(model, torch.randn(2, 5)).of_kind("permutation")
     (one,) = mirrorsym.forecast(model, squared, data(5), [alone], lr=0.1, steps=20)
@@ -302,3 +318,39 @@ def test_what_cannot_be_forecast_is_said() -> None:
     assert all(
         "not trained" in why for _, why in mirrorsym.forecast(model, squared, data(5), symmetries, lr=0.1).skipped
     )
+
+
+def test_a_curve_has_every_change_of_sign_of_one_weight_by_its_closed_form() -> None:
+    """Of ℓ = (wu - 1)²/2 with decay γ the zero is left where γ < 1: the exponent is ln(1 + λ(1 - γ))."""
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.u = (nn.Parameter(torch.full((1,), 1e-9, dtype=torch.double)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.w * self.u * x
+
+    x = torch.ones(4, 1, dtype=torch.double)
+    (flip,) = mirrorsym.find_symmetries(Product(), x).of_kind("sign_flip")
+    rates, decays = [0.1, 0.2], [0.5, 0.9, 1.3, 1.8]
+    curve = mirrorsym.forecast_curve(
+        Product(),
+        lambda model, batch: (model(batch) - 1).square().mean() / 2,
+        [x],
+        [flip],
+        lr=rates,
+        weight_decay=decays,
+        steps=20,
+        retrain=3,
+    )
+    expected = np.log(1 + np.outer(rates, 1 - np.array(decays)))
+    np.testing.assert_allclose(curve.exponents(flip), expected, rtol=1e-8)
+    assert [(change.held, change.between, change.rises) for change in curve.changes()] == [
+        (0.1, (0.9, 1.3), False),
+        (0.2, (0.9, 1.3), False),
+    ]
+    assert all(0.95 < change.at < 1.05 for change in curve.changes())
+    assert "+0.04879" in str(curve)
+    with pytest.raises(ValueError, match="a learning rate and a weight decay"):
+        mirrorsym.forecast_curve(Product(), squared, [], [flip], lr=0.1, weight_decay=[])
