@@ -140,7 +140,7 @@ def forecast(
     """Forecast for each symmetry whether a unit on its mirror leaves it within N steps (Section 2.4).
 
     The unit nearest to the mirror is put on it: the two most alike become copies, the smallest zero. A run costs about
-    as much as three to four times its steps of training, whatever the number of units; mirrors that share weights need
+    as much as two to four times its steps of training, whatever the number of units; mirrors that share weights need
     a run each. The model stays as it is.
 
     Args:
