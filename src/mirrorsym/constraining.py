@@ -105,6 +105,7 @@ def release(module: Module) -> Module:
     for places in tied.values():
         parameter = nn.Parameter(places[0][1], requires_grad=places[0][2])
         for (owner, name), *_ in places:
+            _take_class(owner)
             parametrize.remove_parametrizations(owner, name)
             setattr(owner, name, parameter)
     return module
@@ -270,10 +271,20 @@ def _register(tied: Sequence[Place], constraint: nn.Module) -> None:
     owner, name = tied[0]
     for other, alias in tied[1:]:  # torch writes into the tensor that it registers
         other.register_parameter(alias, nn.Parameter(getattr(owner, name).detach().clone()))
+    for place, _ in tied:
+        _take_class(place)
     parametrize.register_parametrization(owner, name, constraint)
     for other, alias in tied[1:]:
         parametrize.register_parametrization(other, alias, constraint)
         other.parametrizations[alias] = owner.parametrizations[name]  # type: ignore[index, operator]
+
+
+def _take_class(owner: nn.Module) -> None:
+    """Give a parametrized module a class of its own: copies share it, and torch writes into the class."""
+    if parametrize.is_parametrized(owner):
+        shared = type(owner)
+        own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+        owner.__class__ = type(shared.__name__, shared.__bases__, own)
 
 
 def _place(module: nn.Module, name: str) -> Place:

@@ -170,6 +170,21 @@ def test_groups_name_the_factors_and_leave_the_free_part_of_dcs_without_decay() 
     torch.optim.SGD([factors, others], lr=0.1)
 
 
+def test_a_copy_is_released_or_constrained_further_and_the_original_stays() -> None:
+    layer = constrain(nn.Linear(3, 2), "weight")
+    x = torch.randn(4, 3)
+    expected = layer(x)
+    further, freed = copy.deepcopy(layer), copy.deepcopy(layer)
+    constrain(further, "bias", "unit")
+    release(freed)
+    for module in (layer, further, freed):
+        torch.testing.assert_close(module(x), expected)
+    assert isinstance(layer.bias, nn.Parameter)
+    assert isinstance(freed.weight, nn.Parameter)
+    assert set(layer.parametrizations) == {"weight"}
+    assert set(further.parametrizations) == {"weight", "bias"}
+
+
 def test_what_is_frozen_stays_frozen() -> None:
     network = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2))
     constrain_all(network, "unit")

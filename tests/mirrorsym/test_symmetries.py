@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -691,3 +692,13 @@ def test_printed_it_is_a_table() -> None:
             return self.read(torch.relu(x))
 
     assert any(s.name == "layers.0 … read (18 modules)" for s in find_symmetries(Long(), torch.randn(4, 5)))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_gradients_are_off_the_same_is_found(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)), torch.randn(3, 4)
+    expected = list(find_symmetries(model, x))
+    with mode():
+        assert list(find_symmetries(model, x + 0)) == expected
+        assert torch.is_grad_enabled() is False
+    assert len(expected) == 2

@@ -37,6 +37,8 @@ from mirrorsym.symmetries.twin import Twin
 from mirrorsym.symmetries.verify import DRAWS, Check
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     """Find symmetries of a model's outputs (Definition 2 and Section 3), each confirmed numerically.
 
