@@ -3,7 +3,8 @@
 Networks are trained on scikit-learn's digits. From each a forecast is made in float32; then plain trainings by
 ``torch.optim.SGD`` in float64 start 1e-8 off the mirrors, each with an order of the batches of its own. A unit that is
 forecast to come far away leaves alone, since it changes the network in which the others are, and from 1e-12, since the
-forecast is for small distances. A case is a mirror of one network at one setting. In how many runs does the growth lie
+forecast is for small distances. What is tried in which way was settled on networks of seed 0; the table is of others.
+A case is a mirror of one network at one setting. In how many runs does the growth lie
 in the interval of the forecast, and which answers have the wrong sign? A run that has come to the order of 1 has left,
 and agrees with any forecast beyond.
 """
@@ -34,6 +35,7 @@ GUIDE = Path("docs/forecast.md")
 RESULTS = Path("results/forecasting")
 BEGIN, END = "<!-- measured by python -m benchmarks.forecasting -->\n", "<!-- end -->"
 BEFORE, STEPS, RUNS, BATCH = 400, 300, 3, 64
+SEED, FIRST_RUN = 1, 2000
 FAR, LEFT = 6.0, 23.0
 """Logarithms of growths: of a unit that leaves alone, and of one that has left."""
 NEAR, VERY_NEAR = 1e-8, 1e-12
@@ -149,7 +151,7 @@ class Case:
 
 def cases(name: str, setting: dict[str, float]) -> Iterator[Case]:
     """Forecast one network at one setting and train it beside."""
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     model, loader = NETWORKS[name](), Shuffled(torch.float32)
     train(model, loader, setting, BEFORE)
     symmetries = mirrorsym.find_symmetries(model, loader.x[:4])
@@ -167,7 +169,7 @@ def cases(name: str, setting: dict[str, float]) -> Iterator[Case]:
         for leaving in [near, *([one] for one in mirrors if one not in near)]:
             if not leaving:
                 continue
-            growths = [grown(model, mirrors, leaving, setting, seed) for seed in range(1000, 1000 + RUNS)]
+            growths = [grown(model, mirrors, leaving, setting, seed) for seed in range(FIRST_RUN, FIRST_RUN + RUNS)]
             for place, one in enumerate(leaving):
                 runs, symmetry = [found[place] for found in growths], one.symmetry
                 print(f"{symmetry.kind} {symmetry.name}: {one.interval} {runs}", flush=True)
