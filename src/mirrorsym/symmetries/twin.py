@@ -157,16 +157,20 @@ def _plain_operations() -> Iterator[None]:
 
 @contextmanager
 def _as_it_was(model: nn.Module, standardizing: bool) -> Iterator[None]:
-    """Put the model in evaluation mode, and afterwards give all modules their attributes back."""
-    before = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    for module, _, _ in before:
+    """Put the model in evaluation mode, and afterwards give all modules their attributes and tensors back.
+
+    ``functional_call`` gives a module that the model has in two places the other parameters back, not its own.
+    """
+    before = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in model.modules()]
+    for module, *_ in before:
         module.training = standardizing and isinstance(module, nn.modules.batchnorm._BatchNorm)
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
+        for module, attributes, buffers, parameters in before:
             for name in set(module.__dict__) - set(attributes):
                 del module.__dict__[name]
             module.__dict__.update(attributes)
             module._buffers.clear()
             module._buffers.update(buffers)
+            module._parameters.update(parameters)
