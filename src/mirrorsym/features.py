@@ -33,7 +33,9 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     data = {value.data_ptr() for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
 
     def keep(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if name not in found and inputs and isinstance(inputs[0], Tensor) and inputs[0].data_ptr() not in data:
+        if name in found or not inputs or not isinstance(inputs[0], Tensor) or inputs[0].numel() == 0:
+            return  # an expert to which no token of the batch was sent
+        if inputs[0].data_ptr() not in data:
             rows = inputs[0].movedim(1, -1) if isinstance(module, CONVOLUTIONS) else inputs[0]
             rows = rows.flatten(0, -2) if rows.dim() > 1 else rows[None]
             found[name] = rows[:: -(-len(rows) // POINTS)].double()

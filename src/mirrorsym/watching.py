@@ -274,8 +274,14 @@ class CollapseMonitor:
         """What is trained, and what the model computes with: products under the names that they had as parameters."""
         prefixes = {module: prefix for prefix, module in self._model.named_modules()}
         values = {}
-        for owner, name, value in effective_parameters(self._model):
-            values[f"{prefixes[owner]}.{name}" if prefixes[owner] else name] = value.detach()
+        training = {module: module.training for module in prefixes}
+        try:
+            self._model.eval()  # a spectral norm in training mode changes with each look at its weight
+            for owner, name, value in effective_parameters(self._model):
+                values[f"{prefixes[owner]}.{name}" if prefixes[owner] else name] = value.detach()
+        finally:
+            for module, mode in training.items():
+                module.training = mode
         return {name: p.detach() for name, p in self._model.named_parameters()}, values
 
     def _features(self) -> dict[str, Tensor]:
@@ -285,7 +291,7 @@ class CollapseMonitor:
         return {
             "rank": _rank(_singular_values(matrix)),
             "full_rank": float(min(matrix.shape)),
-            "sparsity": float(measures.sparsity(matrix.reshape(-1).cpu(), self._near_zero)),
+            "sparsity": float(measures.sparsity(matrix.reshape(-1).cpu().float(), self._near_zero)),
             "norm": float(matrix.norm()),
         }
 
