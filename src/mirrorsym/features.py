@@ -41,6 +41,9 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             found[name] = rows[:: -(-len(rows) // POINTS)].double()
 
     training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, b, b.clone()) for module in training for name, b in module._buffers.items() if b is not None
+    ]
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs, name=name: keep(name, module, inputs))
         for name, module in model.named_modules()
@@ -55,6 +58,8 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             hook.remove()
         for module, mode in training.items():
             module.training = mode
+        for module, name, buffer, value in buffers:
+            module._buffers[name] = buffer.copy_(value)
     return found
 
 

@@ -631,6 +631,11 @@ def test_models_that_cannot_be_followed_end_in_one_sentence() -> None:
     assert not find_symmetries(nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 3)), ROWS)
 
 
+def test_inference_mode_hides_what_a_model_does_and_is_refused() -> None:
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        find_symmetries(nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3)), ROWS)
+
+
 def test_names_match_through_wrappers() -> None:
     mlp = nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 3))
     found = find_symmetries(mlp, ROWS)

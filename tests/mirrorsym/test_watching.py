@@ -191,3 +191,18 @@ def test_an_expert_that_no_sample_was_sent_to_is_left_out() -> None:
 
     monitor = mirrorsym.watch(Routed(), ROWS, symmetries=())
     assert {r.name for r in monitor.records if r.kind == "features"} == {"used"}
+
+
+def test_a_buffer_that_the_forward_writes_into_stays_as_it_is() -> None:
+    class Counting(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(*layers(nn.ReLU()))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting()
+    mirrorsym.watch(model, ROWS)
+    assert model.calls == 0

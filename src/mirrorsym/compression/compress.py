@@ -32,6 +32,7 @@ from mirrorsym.compression.rank import factor, product_of
 from mirrorsym.compression.report import Compression, Cut, Kept
 from mirrorsym.compression.units import Plan, judge
 from mirrorsym.symmetries import Symmetry, find_symmetries
+from mirrorsym.symmetries.twin import unwrapped
 
 TRIES = (1.0, 1e-2, 1e-4)
 """A cut that changes the outputs too much is tried again with so much of its share of the tolerance."""
@@ -62,7 +63,8 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     inputs in its range, and a cut that changes them too much is undone. The outputs are those of evaluation mode.
 
     Args:
-        model: any module that :func:`find_symmetries` takes. It is left as it is.
+        model: any module that :func:`find_symmetries` takes. It is left as it is. What ``torch.compile`` and
+            ``DataParallel`` have made is compressed without the wrapper.
         batch: what its forward takes: a tensor, of shape (samples, …), a tuple of what it takes by place, or a mapping
             by name. A small one: some ten samples in which every branch takes part.
         tolerance: how much an output may change at most, relative to the outputs' root mean square.
@@ -77,6 +79,7 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     if not tolerance > 0:
         raise ValueError(f"compress: tolerance is {tolerance}; it has to be a positive number")
     inputs = Inputs.of(batch)
+    model = unwrapped(model)
     work = copy.deepcopy(model)
     work.eval()
     original = copy.deepcopy(work)

@@ -34,10 +34,7 @@ class Twin:
     """
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module) or (
-            isinstance(model, nn.DataParallel) and isinstance(inner := model.module, nn.Module)
-        ):
-            model = inner
+        model = unwrapped(model)
         _require_followed(model)
         self.model = model
         self.own: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
@@ -123,8 +120,19 @@ class _Then(nn.Module):
         return self.then(self.model(*args, **kwargs))
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside of what ``torch.compile`` and ``DataParallel`` make of it."""
+    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module) or (
+        isinstance(model, nn.DataParallel) and isinstance(inner := model.module, nn.Module)
+    ):
+        model = inner
+    return model
+
+
 def _require_followed(model: nn.Module) -> None:
     name = type(model).__name__
+    if torch.is_inference_mode_enabled():
+        raise ValueError("nothing is seen of what a model does in torch.inference_mode(); leave it first")
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
         raise ValueError(f"{name} is traced or scripted; pass the module that it was made from")
     for parameter, tensor in (*model.named_parameters(), *model.named_buffers()):
