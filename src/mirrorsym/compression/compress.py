@@ -32,7 +32,7 @@ from mirrorsym.compression.rank import factor, product_of
 from mirrorsym.compression.report import Compression, Cut, Kept
 from mirrorsym.compression.units import Plan, judge
 from mirrorsym.symmetries import Symmetry, find_symmetries
-from mirrorsym.symmetries.twin import unwrapped
+from mirrorsym.symmetries.twin import copied, unwrapped
 
 TRIES = (1.0, 1e-2, 1e-4)
 """A cut that changes the outputs too much is tried again with so much of its share of the tolerance."""
@@ -80,7 +80,7 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
         raise ValueError(f"compress: tolerance is {tolerance}; it has to be a positive number")
     inputs = Inputs.of(batch)
     model = unwrapped(model)
-    work = copy.deepcopy(model)
+    work = copied(model)
     work.eval()
     original = copy.deepcopy(work)
     plain_parameters(work)
@@ -90,7 +90,7 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     _restore_attentions(cutter.model, attentions)
     report = cutter.report()
     if not report.cuts:
-        return copy.deepcopy(model), report
+        return copied(model), report
     modes = {name: module.training for name, module in model.named_modules()}
     for name, module in cutter.model.named_modules():
         module.training = modes.get(name, module.training)

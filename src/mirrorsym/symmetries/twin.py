@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mirrorsym.symmetries.double import Double, Separately
 from mirrorsym.symmetries.names import plain
 from mirrorsym.symmetries.tensors import tensors_in
 
+Module = TypeVar("Module", bound=nn.Module)
 LARGEST = 1e30
 """An output of this size or more is a mask, not a number."""
 
@@ -118,6 +120,20 @@ class _Then(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.then(self.model(*args, **kwargs))
+
+
+def copied(model: Module) -> Module:
+    """Return a deep copy, of models too that keep tensors with a history, which ``copy.deepcopy`` refuses.
+
+    An LSTM under a parametrization keeps those of its last call, the old ``weight_norm`` its weight.
+    """
+    memo: dict[int, Any] = {}
+    for part in model.modules():
+        for kept in vars(part).values():
+            for one in kept if isinstance(kept, list) else [kept]:
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    memo[id(one)] = one.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
