@@ -624,6 +624,7 @@ def test_models_that_cannot_be_followed_end_in_one_sentence() -> None:
         (lazy, ROWS, "has no shape yet: run Sequential once"),
         (torch.jit.trace(mlp, ROWS), ROWS, "is traced or scripted"),
         (complex_layer, ROWS.to(torch.cfloat), "is complex"),
+        (nn.Linear(4, 7, device="meta"), ROWS, "is on the meta device"),
         (Argmax(), ROWS, "returns no floating-point numbers"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -154,6 +154,8 @@ def _require_followed(model: nn.Module) -> None:
     for parameter, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(f"{parameter} has no shape yet: run {name} once before its symmetries are looked for")
+        if tensor.is_meta:
+            raise ValueError(f"{parameter} of {name} is on the meta device and has no values; to_empty gives it some")
         if tensor.is_complex():
             raise ValueError(f"{parameter} of {name} is complex; symmetries are found for real parameters only")
 
