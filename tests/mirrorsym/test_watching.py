@@ -206,3 +206,13 @@ def test_a_buffer_that_the_forward_writes_into_stays_as_it_is() -> None:
     model = Counting()
     mirrorsym.watch(model, ROWS)
     assert model.calls == 0
+
+
+def test_symmetries_of_one_name_are_counted_apart() -> None:
+    model = mirrorsym.constrain(nn.Linear(4, 7), "weight")
+    monitor = mirrorsym.watch(model, ROWS)
+    sizes = [(r.name, r.kind, r.value) for r in monitor.records if r.quantity == "units"]
+    assert len({(name, kind) for name, kind, _ in sizes}) == len(sizes) > 1
+    for line in monitor.summary().splitlines():
+        left, units = line.partition("): ")[2].split(" of ")
+        assert left == units.split()[0]
