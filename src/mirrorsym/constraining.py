@@ -162,7 +162,12 @@ def plain_state_dict(module: nn.Module) -> dict[str, Tensor]:
             plain.setdefault(head, getattr(*names[head]).detach().clone())
         else:
             plain[key] = tensor
-    return plain
+    order = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, owner in module.named_modules(remove_duplicate=False)
+        for name in (*_order(owner), *owner._buffers)
+    ]
+    return {key: plain[key] for key in order if key in plain} | plain
 
 
 @torch.no_grad()

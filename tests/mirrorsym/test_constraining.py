@@ -267,3 +267,12 @@ def test_a_deep_copy_is_constrained_and_released_apart() -> None:
         assert type(other) is nn.Linear
     torch.testing.assert_close(network(x), before)
     torch.testing.assert_close(release(network)(x), before)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "unit"])
+def test_the_plain_state_has_the_order_of_the_plain_network(kind: str) -> None:
+    network = nn.ModuleList([Residual(), nn.LSTM(3, 4), Tied(), nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))])
+    plain = list(network.state_dict())
+    for part in network[:3]:
+        constrain_all(part, kind)  # type: ignore[arg-type]
+    assert list(plain_state_dict(network)) == plain
