@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from mirrorsym.symmetries import Slot, State, Symmetry
 from mirrorsym.symmetries.names import lookup, plain
+from mirrorsym.symmetries.twin import copied
 
 Module = TypeVar("Module", bound=nn.Module)
 Element = tuple[Symmetry, Tensor]
@@ -63,7 +63,7 @@ def align(a: nn.Module, b: Module, symmetries: Sequence[Symmetry], sweeps: int =
         state = symmetry.transform(state, torch.linalg.inv(element) if element.dim() == 2 else 1 / element)
     factors = [_Factors(s) for s in found if s.kind in ("rescaling", "complex")]
     state = _descend(target, state, factors, sweeps, 1e-4)
-    aligned = copy.deepcopy(b)
+    aligned = copied(b)
     aligned.load_state_dict({name: state[name].to(tensor) for name, tensor in b.state_dict().items()})
     return aligned
 
@@ -84,7 +84,7 @@ def interpolate(a: Module, b: nn.Module, share: float, batches: Iterable[Any] = 
     """
     first, second = a.state_dict(), b.state_dict()
     _require_alike(first, second)
-    between = copy.deepcopy(a)
+    between = copied(a)
     between.load_state_dict(
         {
             name: torch.lerp(tensor, second[name].to(tensor), share) if tensor.is_floating_point() else tensor

@@ -36,7 +36,7 @@ def constrain(
 ) -> Module:
     """Put a constraint on parameters of a module, whose values stay what they are; return the module (Section 2.6).
 
-    Parameters that are one (tied) within the module stay one.
+    Parameters that are one (tied) within the module stay one, and may be named by any or all of their names.
 
     Args:
         module: the module, which is changed; a whole network for parameters that it ties.
@@ -47,19 +47,20 @@ def constrain(
         imbalance: of the constraints that are given by their kind.
 
     Raises:
-        ValueError: if there is no such parameter, it has a parametrization already, or the constraint does not fit it.
+        ValueError: if there is no such parameter, it has a parametrization already, or the constraint does not fit it;
+            the module is as it was then.
     """
     names = [name] if isinstance(name, str) else list(name)
     for one in names:
         _require_plain(module, one)
     if isinstance(constraint, str) and constraint not in get_args(Kind):
         raise ValueError(f"there is no constraint {constraint!r}; there are {', '.join(get_args(Kind))}")
+    values = {id(value): value for value in (_value(module, one) for one in names)}
     if constraint == "unit":
-        constraint = Unit([_value(module, one) for one in names], imbalance=imbalance)
-    places = _places(module)
-    for one in names:
-        tied = places.get(id(_value(module, one)), [_place(module, one)])
-        _register(tied, Hadamard(imbalance) if isinstance(constraint, str) else constraint)
+        constraint = Unit(list(values.values()), imbalance=imbalance)
+    own = {id(_value(module, one)): [_place(module, one)] for one in names}
+    places = own | {key: tied for key, tied in _places(module).items() if key in own}
+    _register_all([(places[key], Hadamard(imbalance) if isinstance(constraint, str) else constraint) for key in values])
     return module
 
 
@@ -73,30 +74,34 @@ def constrain_all(module: Module, kind: Kind = "sparse", imbalance: float = IMBA
         imbalance: u² - w² at the start; 0 for a balanced one (:class:`Hadamard`).
 
     Raises:
-        ValueError: if there is no such kind, a parameter has a parametrization already, or is not real.
+        ValueError: if there is no such kind, a parameter has a parametrization already, or is not real; the module is
+            as it was then.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"there is no constraint {kind!r}; there are {', '.join(get_args(Kind))}")
     _require_none_constrained(module)
     places = _places(module)
     if kind == "sparse":
-        for tied in places.values():
-            _register(tied, Hadamard(imbalance))
+        _register_all([(tied, Hadamard(imbalance)) for tied in places.values()])
         return module
+    pairs: list[tuple[list[Place], nn.Module]] = []
     for group in _units(list(places.values())):
         axis = 1 if isinstance(group[0][0][0], TRANSPOSED) else 0
         unit = Unit([getattr(*tied[0]) for tied in group], axis, imbalance)
-        for tied in group:
-            _register(tied, unit)
+        pairs += [(tied, unit) for tied in group]
+    _register_all(pairs)
     return module
 
 
 def release(module: Module) -> Module:
     """Take all constraints (Section 2.6) off a module and its submodules, values and ties kept; return the module.
 
+    Its parameters are in the order that they had, in which optimizers and averages of weights count them.
+
     Args:
         module: the module; it is changed.
     """
+    orders = {owner: _order(owner) for (owner, _), _ in _constrained(module)}
     tied: dict[int, list[tuple[Place, Tensor, bool]]] = {}
     for (owner, name), stored in _constrained(module):
         value = getattr(owner, name).detach().clone()
@@ -105,9 +110,12 @@ def release(module: Module) -> Module:
     for places in tied.values():
         parameter = nn.Parameter(places[0][1], requires_grad=places[0][2])
         for (owner, name), *_ in places:
-            _take_class(owner)
+            _take_own_class(owner)
             parametrize.remove_parametrizations(owner, name)
             setattr(owner, name, parameter)
+    for owner, order in orders.items():
+        for name in [n for n in dict.fromkeys((*order, *owner._parameters)) if n in owner._parameters]:
+            owner._parameters[name] = owner._parameters.pop(name)
     return module
 
 
@@ -154,7 +162,12 @@ def plain_state_dict(module: nn.Module) -> dict[str, Tensor]:
             plain.setdefault(head, getattr(*names[head]).detach().clone())
         else:
             plain[key] = tensor
-    return plain
+    order = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, owner in module.named_modules(remove_duplicate=False)
+        for name in (*_order(owner), *owner._buffers)
+    ]
+    return {key: plain[key] for key in order if key in plain} | plain
 
 
 @torch.no_grad()
@@ -267,24 +280,44 @@ def _units(parameters: list[list[Place]]) -> list[list[list[Place]]]:
     return list(groups.values())
 
 
+def _register_all(pairs: Sequence[tuple[Sequence[Place], nn.Module]]) -> None:
+    """Register each constraint where its parameter is, once all of them are known to fit."""
+    with torch.no_grad():
+        for tied, constraint in pairs:
+            if callable(inverse := getattr(constraint, "right_inverse", None)):
+                inverse(getattr(*tied[0]))
+    for tied, constraint in pairs:
+        _register(tied, constraint)
+
+
 def _register(tied: Sequence[Place], constraint: nn.Module) -> None:
     owner, name = tied[0]
     for other, alias in tied[1:]:  # torch writes into the tensor that it registers
         other.register_parameter(alias, nn.Parameter(getattr(owner, name).detach().clone()))
-    for place, _ in tied:
-        _take_class(place)
-    parametrize.register_parametrization(owner, name, constraint)
+    _parametrize(owner, name, constraint)
     for other, alias in tied[1:]:
-        parametrize.register_parametrization(other, alias, constraint)
+        _parametrize(other, alias, constraint)
         other.parametrizations[alias] = owner.parametrizations[name]  # type: ignore[index, operator]
 
 
-def _take_class(owner: nn.Module) -> None:
-    """Give a parametrized module a class of its own: copies share it, and torch writes into the class."""
+def _parametrize(owner: nn.Module, name: str, constraint: nn.Module) -> None:
+    order = _order(owner)
     if parametrize.is_parametrized(owner):
-        shared = type(owner)
-        own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-        owner.__class__ = type(shared.__name__, shared.__bases__, own)
+        _take_own_class(owner)
+    parametrize.register_parametrization(owner, name, constraint)
+    owner.parametrizations.order = order  # type: ignore[union-attr]
+
+
+def _take_own_class(owner: nn.Module) -> None:
+    """Part a module from its deep copies, with which it shares the class in which torch keeps its parametrizations."""
+    shared = type(owner)
+    kept = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    owner.__class__ = type(shared.__name__, shared.__bases__, kept)
+
+
+def _order(owner: nn.Module) -> list[str]:
+    """The names of a module's parameters, in the order from before its first constraint."""
+    return list(getattr(getattr(owner, "parametrizations", None), "order", owner._parameters))
 
 
 def _place(module: nn.Module, name: str) -> Place:

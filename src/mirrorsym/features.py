@@ -33,12 +33,17 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     data = {value.data_ptr() for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
 
     def keep(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if name not in found and inputs and isinstance(inputs[0], Tensor) and inputs[0].data_ptr() not in data:
+        if name in found or not inputs or not isinstance(inputs[0], Tensor) or inputs[0].numel() == 0:
+            return  # an expert to which no token of the batch was sent
+        if inputs[0].data_ptr() not in data:
             rows = inputs[0].movedim(1, -1) if isinstance(module, CONVOLUTIONS) else inputs[0]
             rows = rows.flatten(0, -2) if rows.dim() > 1 else rows[None]
             found[name] = rows[:: -(-len(rows) // POINTS)].double()
 
     training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, b, b.clone()) for module in training for name, b in module._buffers.items() if b is not None
+    ]
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs, name=name: keep(name, module, inputs))
         for name, module in model.named_modules()
@@ -53,6 +58,8 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             hook.remove()
         for module, mode in training.items():
             module.training = mode
+        for module, name, buffer, value in buffers:
+            module._buffers[name] = buffer.copy_(value)
     return found
 
 

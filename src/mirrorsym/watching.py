@@ -145,6 +145,7 @@ class CollapseMonitor:
         self.records: list[Record] = []
         self._model = model
         self._symmetries = tuple(symmetries)
+        self._names = _told_apart(self._symmetries)
         self._units = {s: Units(s, self._symmetries) for s in self._symmetries if s.kind == "permutation"}
         self._identical = identical
         self._near_zero = near_zero
@@ -177,7 +178,8 @@ class CollapseMonitor:
                 records += [Record(now, name, "weight", key, number) for key, number in numbers.items()]
         for symmetry in self._symmetries:
             numbers = self._symmetry(symmetry, parameters | values, gradients)
-            records += [Record(now, symmetry.name, symmetry.kind, key, number) for key, number in numbers.items()]
+            name = self._names[symmetry]
+            records += [Record(now, name, symmetry.kind, key, number) for key, number in numbers.items()]
         for name, rows in self._features().items():
             numbers = features.counts(rows) | {"rank": _rank(_singular_values(rows)), "full_rank": min(rows.shape)}
             records += [Record(now, name, "features", key, number) for key, number in numbers.items()]
@@ -239,9 +241,9 @@ class CollapseMonitor:
         figure = Figure(figsize=(5, 3.2), layout="constrained")
         axes = figure.subplots()
         for symmetry, _ in self._by_loss()[:DRAWN]:
-            chosen = [r for r in self.records if (r.name, r.kind) == (symmetry.name, symmetry.kind)]
+            chosen = [r for r in self.records if (r.name, r.kind) == (self._names[symmetry], symmetry.kind)]
             left = [(r.step, r.value / symmetry.units) for r in chosen if r.quantity == "effective_units"]
-            label = f"{symmetry.name}: {WORDS[symmetry.kind]} of {symmetry.units}"
+            label = f"{self._names[symmetry]}: {WORDS[symmetry.kind]} of {symmetry.units}"
             axes.plot([step for step, _ in left], [share for _, share in left], marker=".", label=label)
         axes.set(xlabel="step", ylabel="share of units that are left", ylim=(0, 1.05))
         axes.legend(fontsize="small", frameon=False)
@@ -253,8 +255,8 @@ class CollapseMonitor:
         Then one for each layer into which units go that are 0 on the whole batch.
         """
         lines = [
-            f"{symmetry.name} ({symmetry.kind}): {left:.0f} of {symmetry.units} units are {WORDS[symmetry.kind]}"
-            for symmetry, left in self._by_loss()
+            f"{self._names[s]} ({s.kind}): {left:.0f} of {s.units} units are {WORDS[s.kind]}"
+            for s, left in self._by_loss()
         ]
         last = {(r.name, r.quantity): r.value for r in self.records if r.kind == "features"}
         lines += [
@@ -267,15 +269,21 @@ class CollapseMonitor:
     def _by_loss(self) -> list[tuple[Symmetry, float]]:
         """The symmetries, each with how many of its units are left, those first that have the smallest share."""
         last = {(r.name, r.kind): r.value for r in self.records if r.quantity == "effective_units"}
-        left = [(s, last.get((s.name, s.kind), float("nan"))) for s in self._symmetries]
+        left = [(s, last.get((self._names[s], s.kind), float("nan"))) for s in self._symmetries]
         return sorted(left, key=lambda pair: pair[1] / pair[0].units)
 
     def _parameters(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What is trained, and what the model computes with: products under the names that they had as parameters."""
         prefixes = {module: prefix for prefix, module in self._model.named_modules()}
         values = {}
-        for owner, name, value in effective_parameters(self._model):
-            values[f"{prefixes[owner]}.{name}" if prefixes[owner] else name] = value.detach()
+        training = {module: module.training for module in prefixes}
+        try:
+            self._model.eval()  # a spectral norm in training mode changes with each look at its weight
+            for owner, name, value in effective_parameters(self._model):
+                values[f"{prefixes[owner]}.{name}" if prefixes[owner] else name] = value.detach()
+        finally:
+            for module, mode in training.items():
+                module.training = mode
         return {name: p.detach() for name, p in self._model.named_parameters()}, values
 
     def _features(self) -> dict[str, Tensor]:
@@ -285,7 +293,7 @@ class CollapseMonitor:
         return {
             "rank": _rank(_singular_values(matrix)),
             "full_rank": float(min(matrix.shape)),
-            "sparsity": float(measures.sparsity(matrix.reshape(-1).cpu(), self._near_zero)),
+            "sparsity": float(measures.sparsity(matrix.reshape(-1).cpu().float(), self._near_zero)),
             "norm": float(matrix.norm()),
         }
 
@@ -318,6 +326,16 @@ class CollapseMonitor:
             "order_parameter": smallest_distance(raw, distances(raw)),
             "identical_pairs": float((pairs < self._identical).mean()) if pairs.size else float("nan"),
         }
+
+
+def _told_apart(symmetries: Sequence[Symmetry]) -> dict[Symmetry, str]:
+    """Return a name for each symmetry, its own with a number where another of its kind has it: rows and columns."""
+    counts: dict[tuple[str, str], int] = {}
+    names = {}
+    for symmetry in symmetries:
+        count = counts[symmetry.name, symmetry.kind] = counts.get((symmetry.name, symmetry.kind), 0) + 1
+        names[symmetry] = symmetry.name if count == 1 else f"{symmetry.name} ({count})"
+    return names
 
 
 def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -167,3 +167,30 @@ def test_networks_of_two_architectures_are_refused_by_name() -> None:
         mirrorsym.align(a, nn.Linear(2, 3, bias=False), [])
     with pytest.raises(ValueError, match=r"the first network has no 'bias'"):
         mirrorsym.align(nn.Linear(2, 3, bias=False), a, [])
+
+
+class LastOfLSTM(nn.Module):
+    """It keeps the products that its constrained LSTM was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.read = mirrorsym.constrain_all(nn.LSTM(3, 4)), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.memory(x)[0][-1])
+
+
+def old_weight_norm() -> nn.Module:
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4)), nn.Tanh(), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("make", [LastOfLSTM, old_weight_norm])
+def test_models_that_keep_what_they_computed_are_copied(make: Callable[[], nn.Module]) -> None:
+    model, x = make(), torch.randn(5, 12, 3)
+    x = x if make is LastOfLSTM else x[0]
+    outputs = model(x)
+    outputs.sum().backward()
+    aligned = mirrorsym.align(model, model, mirrorsym.find_symmetries(model, x))
+    for other in (aligned, mirrorsym.interpolate(model, aligned, 0.5), mirrorsym.compress(model, x)[0]):
+        torch.testing.assert_close(other(x), outputs, rtol=1e-3, atol=1e-4)

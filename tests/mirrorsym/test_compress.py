@@ -473,3 +473,29 @@ def test_the_batch_is_taken_by_place_and_by_name() -> None:
 def test_a_tolerance_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match="tolerance is 0; it has to be a positive number"):
         mirrorsym.compress(nn.Linear(2, 2), torch.randn(4, 2), tolerance=0)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: torch.compile(model, backend="eager"), nn.DataParallel])
+def test_what_is_wrapped_is_cut_inside_of_its_wrapper(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        model[2].weight[:, 1] = 0
+    x = torch.randn(12, 4)
+    small, report = mirrorsym.compress(wrap(model), x)
+    assert type(small) is nn.Sequential
+    assert [cut.zero for cut in report.cuts] == [1]
+    torch.testing.assert_close(small(x), model(x))
+
+
+def test_a_model_of_parameters_without_layers_is_left_whole() -> None:
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.randn(6, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x @ self.a) @ self.b
+
+    _, report = mirrorsym.compress(Products(), torch.randn(12, 4))
+    assert not report.cuts
+    assert "no module that is known reads these units" in {kept.why for kept in report.kept}

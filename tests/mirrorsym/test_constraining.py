@@ -223,3 +223,71 @@ def test_errors_name_the_parameter_and_what_there_is() -> None:
     with pytest.raises(ValueError, match=r"bias has shape \(3,\) in the state, and \(2,\) in the module"):
         load_plain_state_dict(network, {"weight": torch.ones(2, 2), "bias": torch.ones(3)})
     assert all(torch.equal(value, before[key]) for key, value in plain_state_dict(network).items())
+
+
+class Tied(nn.Module):
+    """An embedding that is the readout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.read = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
+        self.read.weight = self.embed.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.read(self.embed(words))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "unit"])
+def test_a_parameter_that_is_named_twice_is_constrained_once(kind: str) -> None:
+    network, words = Tied(), torch.arange(6)
+    before = network(words)
+    constrain(network, ["embed.weight", "read.weight", "embed.weight"], kind)  # type: ignore[arg-type]
+    torch.testing.assert_close(network(words), before)
+    load_plain_state_dict(network, plain_state_dict(network))
+    torch.testing.assert_close(network(words), before)
+    assert release(network).embed.weight is network.read.weight
+
+
+def test_what_cannot_be_constrained_leaves_the_others_as_they_were() -> None:
+    network = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5))
+    ties = mirrorsym.MirrorDCS(mirrorsym.ties(5, [0, 1]), axis=1)
+    with pytest.raises(ValueError, match="axis 1"):
+        constrain(network, ["1.weight", "0.weight"], ties)
+    network.append(nn.Linear(5, 5, dtype=torch.cfloat))
+    names = [name for name, _ in network.named_parameters()]
+    for kind in ("sparse", "unit"):
+        with pytest.raises(ValueError, match="complex"):
+            constrain_all(network, kind)  # type: ignore[arg-type]
+    assert [name for name, _ in network.named_parameters()] == names
+
+
+@pytest.mark.parametrize("kind", ["sparse", "unit"])
+@pytest.mark.parametrize("names", [["weight_ih_l0", "bias_ih_l0"], ["bias_hh_l0"], None])
+def test_what_is_released_has_its_parameters_in_the_order_that_they_had(kind: str, names: list[str] | None) -> None:
+    network = nn.LSTM(3, 4)
+    plain = list(network.state_dict())
+    for name in names or ():
+        constrain(network, name, kind)  # type: ignore[arg-type]
+    if names is None:
+        constrain_all(network, kind)  # type: ignore[arg-type]
+    assert list(release(copy.deepcopy(network)).state_dict()) == plain
+    assert list(release(network).state_dict()) == plain
+
+
+def test_a_deep_copy_is_constrained_and_released_apart() -> None:
+    network, x = constrain(nn.Linear(3, 4), "weight"), torch.randn(5, 3)
+    before = network(x)
+    for other in (constrain(copy.deepcopy(network), "bias"), copy.deepcopy(network)):
+        torch.testing.assert_close(release(other)(x), before)
+        assert type(other) is nn.Linear
+    torch.testing.assert_close(network(x), before)
+    torch.testing.assert_close(release(network)(x), before)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "unit"])
+def test_the_plain_state_has_the_order_of_the_plain_network(kind: str) -> None:
+    network = nn.ModuleList([Residual(), nn.LSTM(3, 4), Tied(), nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))])
+    plain = list(network.state_dict())
+    for part in network[:3]:
+        constrain_all(part, kind)  # type: ignore[arg-type]
+    assert list(plain_state_dict(network)) == plain

@@ -585,6 +585,18 @@ class Remembering(nn.Module):
         return self.c(torch.tanh(self.b(hidden)) + noise) - self.mean
 
 
+def test_layers_that_the_model_has_in_two_places_are_left_as_they_were() -> None:
+    layer, norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+    model = nn.Sequential(layer, norm, nn.Tanh(), layer, norm)
+    before = dict(model.named_parameters(remove_duplicate=False))
+    outputs = model.eval()(ROWS)
+    find_symmetries(model, ROWS)
+    after = dict(model.named_parameters(remove_duplicate=False))
+    assert before.keys() == after.keys()
+    assert all(after[name] is tensor for name, tensor in before.items())
+    assert torch.equal(model(ROWS), outputs)
+
+
 def test_a_forward_that_remembers_draws_and_runs_again_is_the_same_each_time() -> None:
     model = Remembering()
     state = torch.get_rng_state()
@@ -633,6 +645,7 @@ def test_models_that_cannot_be_followed_end_in_one_sentence() -> None:
         (lazy, ROWS, "has no shape yet: run Sequential once"),
         (torch.jit.trace(mlp, ROWS), ROWS, "is traced or scripted"),
         (complex_layer, ROWS.to(torch.cfloat), "is complex"),
+        (nn.Linear(4, 7, device="meta"), ROWS, "is on the meta device"),
         (Argmax(), ROWS, "returns no floating-point numbers"),
     ]:
         with pytest.raises(ValueError, match=words):

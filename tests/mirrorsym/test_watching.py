@@ -162,3 +162,57 @@ def test_the_dataset_and_the_plot_hold_what_the_records_do() -> None:
     lines = monitor.plot().axes[0].lines
     expected = [[1.0, 1.0], [1.0, 1.0]]
     assert [list(line.get_ydata()) for line in lines] == expected
+
+
+def test_a_network_in_bfloat16_is_watched() -> None:
+    monitor = mirrorsym.watch(layers(nn.ReLU()).bfloat16(), ROWS.bfloat16())
+    assert {r.value for r in monitor.records if r.quantity == "sparsity"} == {0.0}
+
+
+def test_to_look_at_a_spectral_norm_does_not_change_it() -> None:
+    model = layers(nn.ReLU())
+    nn.utils.parametrizations.spectral_norm(model[0])
+    before = copy.deepcopy(model.state_dict())
+    mirrorsym.watch(model, ROWS)
+    assert model.training
+    assert model[0].parametrizations.weight[0].training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_an_expert_that_no_sample_was_sent_to_is_left_out() -> None:
+    class Routed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.used, self.unused = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.first(x))
+            return torch.cat([self.used(x), self.unused(x[:0])])
+
+    monitor = mirrorsym.watch(Routed(), ROWS, symmetries=())
+    assert {r.name for r in monitor.records if r.kind == "features"} == {"used"}
+
+
+def test_a_buffer_that_the_forward_writes_into_stays_as_it_is() -> None:
+    class Counting(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(*layers(nn.ReLU()))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting()
+    mirrorsym.watch(model, ROWS)
+    assert model.calls == 0
+
+
+def test_symmetries_of_one_name_are_counted_apart() -> None:
+    model = mirrorsym.constrain(nn.Linear(4, 7), "weight")
+    monitor = mirrorsym.watch(model, ROWS)
+    sizes = [(r.name, r.kind, r.value) for r in monitor.records if r.quantity == "units"]
+    assert len({(name, kind) for name, kind, _ in sizes}) == len(sizes) > 1
+    for line in monitor.summary().splitlines():
+        left, units = line.partition("): ")[2].split(" of ")
+        assert left == units.split()[0]

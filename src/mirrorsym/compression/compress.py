@@ -17,6 +17,7 @@ from mirrorsym.compression.attention import replace_attentions, restore_attentio
 from mirrorsym.compression.cutter import Cutter
 from mirrorsym.compression.inputs import Inputs, distance, outputs_of
 from mirrorsym.compression.report import Compression, Cut
+from mirrorsym.symmetries.twin import copied, unwrapped
 
 REPEATS = 7
 """Forwards of each model whose median time is reported."""
@@ -32,7 +33,8 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     inputs in its range, and a cut that changes them too much is undone. The outputs are those of evaluation mode.
 
     Args:
-        model: any module that :func:`find_symmetries` takes. It is left as it is.
+        model: any module that :func:`find_symmetries` takes. It is left as it is. What ``torch.compile`` and
+            ``DataParallel`` have made is compressed without the wrapper.
         batch: what its forward takes: a tensor, of shape (samples, …), a tuple of what it takes by place, or a mapping
             by name. A small one: some ten samples in which every branch takes part.
         tolerance: how much an output may change at most, relative to the outputs' root mean square.
@@ -47,7 +49,8 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     if not tolerance > 0:
         raise ValueError(f"compress: tolerance is {tolerance}; it has to be a positive number")
     inputs = Inputs.of(batch)
-    work = copy.deepcopy(model)
+    model = unwrapped(model)
+    work = copied(model)
     work.eval()
     plain_parameters(work)
     original = copy.deepcopy(work)
@@ -57,7 +60,7 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
     restore_attentions(cutter.model, attentions)
     report = _report(cutter, original, tolerance)
     if not report.cuts:
-        return copy.deepcopy(model), report
+        return copied(model), report
     modes = {name: module.training for name, module in model.named_modules()}
     for name, module in cutter.model.named_modules():
         module.training = modes.get(name, module.training)

@@ -121,7 +121,11 @@ class _Observer:
                 signs = torch.randn(output.shape, generator=generator).sign().to(output)
                 total = total.to(output) + (signs * output).sum() / size
         steps = [step for _, step in moved]
-        gradients = torch.autograd.grad(total, steps, allow_unused=True) if total.requires_grad else [None] * len(steps)
+        gradients = (
+            torch.autograd.grad(total, steps, allow_unused=True)
+            if total.requires_grad and steps
+            else [None] * len(steps)
+        )
         sums: dict[str, Tensor] = {}
         for (name, step), gradient in zip(moved, gradients, strict=True):
             along = _features(self.readers[name], (step if gradient is None else gradient).detach().double().abs())

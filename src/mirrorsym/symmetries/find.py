@@ -54,7 +54,8 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         The symmetries, in the order in which the network uses their parameters, and what was not understood.
 
     Raises:
-        ValueError: if the model is lazy, traced, scripted or complex, or returns no floating-point numbers.
+        ValueError: if the model is lazy, traced, scripted, complex or on the meta device, or returns no floating-point
+            numbers.
     """
     start = time.perf_counter()
     twin = Twin(model, args, kwargs)

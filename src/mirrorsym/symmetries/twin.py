@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from mirrorsym.symmetries.double import Double, Separately
 from mirrorsym.symmetries.names import plain
 from mirrorsym.symmetries.tensors import tensors_in
 
+Module = TypeVar("Module", bound=nn.Module)
 LARGEST = 1e30
 """An output of this size or more is a mask, not a number."""
 
@@ -34,10 +36,7 @@ class Twin:
     """
 
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module) or (
-            isinstance(model, nn.DataParallel) and isinstance(inner := model.module, nn.Module)
-        ):
-            model = inner
+        model = unwrapped(model)
         _require_followed(model)
         self.model = model
         self.own: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
@@ -123,6 +122,29 @@ class _Then(nn.Module):
         return self.then(self.model(*args, **kwargs))
 
 
+def copied(model: Module) -> Module:
+    """Return a deep copy, of models too that keep tensors with a history, which ``copy.deepcopy`` refuses.
+
+    An LSTM under a parametrization keeps those of its last call, the old ``weight_norm`` its weight.
+    """
+    memo: dict[int, Any] = {}
+    for part in model.modules():
+        for kept in vars(part).values():
+            for one in kept if isinstance(kept, list) else [kept]:
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    memo[id(one)] = one.detach().clone()
+    return copy.deepcopy(model, memo)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside of what ``torch.compile`` and ``DataParallel`` make of it."""
+    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module) or (
+        isinstance(model, nn.DataParallel) and isinstance(inner := model.module, nn.Module)
+    ):
+        model = inner
+    return model
+
+
 def _require_followed(model: nn.Module) -> None:
     name = type(model).__name__
     if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
@@ -130,6 +152,8 @@ def _require_followed(model: nn.Module) -> None:
     for parameter, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ValueError(f"{parameter} has no shape yet: run {name} once before its symmetries are looked for")
+        if tensor.is_meta:
+            raise ValueError(f"{parameter} of {name} is on the meta device and has no values; to_empty gives it some")
         if tensor.is_complex():
             raise ValueError(f"{parameter} of {name} is complex; symmetries are found for real parameters only")
 
@@ -157,16 +181,20 @@ def _plain_operations() -> Iterator[None]:
 
 @contextmanager
 def _as_it_was(model: nn.Module, standardizing: bool) -> Iterator[None]:
-    """Put the model in evaluation mode, and afterwards give all modules their attributes back."""
-    before = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    for module, _, _ in before:
+    """Put the model in evaluation mode, and afterwards give all modules their attributes and tensors back.
+
+    ``functional_call`` gives a module that the model has in two places the other parameters back, not its own.
+    """
+    before = [(m, dict(m.__dict__), dict(m._buffers), dict(m._parameters)) for m in model.modules()]
+    for module, *_ in before:
         module.training = standardizing and isinstance(module, nn.modules.batchnorm._BatchNorm)
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
+        for module, attributes, buffers, parameters in before:
             for name in set(module.__dict__) - set(attributes):
                 del module.__dict__[name]
             module.__dict__.update(attributes)
             module._buffers.clear()
             module._buffers.update(buffers)
+            module._parameters.update(parameters)
