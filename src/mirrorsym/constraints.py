@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 ZERO_PARTNER = 0.1
 """Start of u where the parameter is exactly 0: w = u = 0 has no gradient, and would never move."""
-IMBALANCE = ZERO_PARTNER**2
+IMBALANCE = 0.01
 """u² - w² at the start, where nothing else is asked for: an entry at 0 starts as w = 0 and u = 0.1."""
 ORTHONORMAL_TOLERANCE = 1e-5
 

@@ -84,6 +84,8 @@ def watch(
     Raises:
         ValueError: if ``every`` is less than 1.
     """
+    if every < 1:
+        raise ValueError(f"every is {every}; it has to be 1 or more")
     args, kwargs = _arguments(batch)
     found = find_symmetries(model, *args, **kwargs) if symmetries is None else symmetries
     monitor = CollapseMonitor(model, found, batch=batch, every=every, log=log)
@@ -250,14 +252,18 @@ class CollapseMonitor:
         return figure
 
     def summary(self) -> str:
-        """Return one line for each symmetry on how many of its units are left at the last update, the fewest first.
+        """Return one line for each symmetry that has lost units at the last update, the fewest left first.
 
-        Then one for each layer into which units go that are 0 on the whole batch.
+        Then how many have all of theirs, and one line for each layer into which units go that are 0 on the whole batch.
         """
+        by_loss = self._by_loss()
         lines = [
             f"{self._names[s]} ({s.kind}): {left:.0f} of {s.units} units are {WORDS[s.kind]}"
-            for s, left in self._by_loss()
+            for s, left in by_loss
+            if left != s.units
         ]
+        if whole := len(by_loss) - len(lines):
+            lines.append(f"{whole} {'symmetries have' if whole > 1 else 'symmetry has'} lost nothing")
         last = {(r.name, r.quantity): r.value for r in self.records if r.kind == "features"}
         lines += [
             f"into {name}: {dead:.0f} of {last[name, 'units']:.0f} units are 0 on the whole batch"

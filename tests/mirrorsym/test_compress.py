@@ -499,3 +499,15 @@ def test_a_model_of_parameters_without_layers_is_left_whole() -> None:
     _, report = mirrorsym.compress(Products(), torch.randn(12, 4))
     assert not report.cuts
     assert "no module that is known reads these units" in {kept.why for kept in report.kept}
+
+
+def test_what_constraints_tie_stays_tied() -> None:
+    model = nn.Module()
+    model.embed, model.read = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
+    model.read.weight = model.embed.weight
+    with torch.no_grad():
+        model.embed.weight[:, 0] = 0
+    network = nn.Sequential(model.embed, nn.Tanh(), model.read)
+    small, _ = mirrorsym.compress(mirrorsym.constrain_all(network), torch.randint(7, (5, 3)))
+    assert small[0].weight is small[2].weight
+    assert small[0].weight.shape == (7, 3)

@@ -213,6 +213,4 @@ def test_symmetries_of_one_name_are_counted_apart() -> None:
     monitor = mirrorsym.watch(model, ROWS)
     sizes = [(r.name, r.kind, r.value) for r in monitor.records if r.quantity == "units"]
     assert len({(name, kind) for name, kind, _ in sizes}) == len(sizes) > 1
-    for line in monitor.summary().splitlines():
-        left, units = line.partition("): ")[2].split(" of ")
-        assert left == units.split()[0]
+    assert monitor.summary() == f"{len(sizes)} symmetries have lost nothing"

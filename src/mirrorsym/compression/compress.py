@@ -68,17 +68,21 @@ def compress(model: nn.Module, batch: Any, tolerance: float = 1e-3) -> tuple[nn.
 
 
 def plain_parameters(model: nn.Module) -> None:
-    """Let parameters that are functions of others be what they compute."""
+    """Let parameters that are functions of others be what they compute; those that are tied stay tied."""
+    plain: dict[int, nn.Parameter] = {}
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
             parametrizations = module._modules["parametrizations"]
             assert isinstance(parametrizations, nn.ModuleDict)
-            values = {name: getattr(module, name).detach().clone() for name in parametrizations}
+            values = {
+                name: plain.setdefault(id(stored), nn.Parameter(getattr(module, name).detach().clone()))
+                for name, stored in parametrizations.items()
+            }
             # PyTorch's own way changes the class, which copies of a module share.
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module._modules["parametrizations"]
             for name, value in values.items():
-                module.register_parameter(name, nn.Parameter(value))
+                module.register_parameter(name, value)
 
 
 def _report(cutter: Cutter, original: nn.Module, tolerance: float) -> Compression:
