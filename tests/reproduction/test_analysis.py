@@ -83,7 +83,9 @@ def test_neurons_are_counted_before_and_after_a_training() -> None:
     assert float(neurons.groups(data, "correlation_pre", 0.95).squeeze()) == pytest.approx(2 / 3)
     assert float(neurons.alive_fraction(data, "correlation_pre").squeeze()) == 0.75
     data["status"][0, 0] = DIVERGED
-    assert all(bool(values.isnull().all()) for values in neurons.counts(data).values())
+    diverged = neurons.counts(data)
+    assert all(bool(values.isnull().all()) for values in diverged.sel(when="end").values())
+    assert float(diverged["clusters"].sel(when="start").squeeze()) == 4
 
 
 def test_an_epochs_seconds_leave_out_the_start() -> None:
