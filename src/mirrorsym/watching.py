@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mirrorsym import features, measures
 from mirrorsym.constraining import effective_parameters
 from mirrorsym.symmetries import State, Symmetry, find_symmetries
+from mirrorsym.symmetries.names import lookup
 from mirrorsym.units import Units, distances, smallest_distance
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ class CollapseMonitor:
     - ``units``, and ``effective_units``, those that the collapse has left: groups of copies and the others for a
       permutation, units that are not zero for a sign flip, a rescaling or a plane, the rank for a rotation or any
       matrix. Units at most 1 % of the largest one in norm count as zero, as singular values do in
-      :func:`mirrorsym.measures.rank`. Copies are told modulo the other symmetries of the same units: ReLU units that
-      are one function up to a factor are one, tanh units up to the sign.
+      :func:`mirrorsym.measures.rank`; with a rescaling, which moves the norm, the geometric mean of both sides counts.
+      Copies are told modulo the other symmetries of the same units: ReLU units that are one function up to a factor
+      are one, tanh units up to the sign.
     - ``order_parameter``: the relative distance to the nearest mirror, 0 on it. For a permutation the smallest distance
       of two units that are not zero, ‖a - b‖ / √(‖a‖² + ‖b‖²); for a sign flip or a rescaling the smallest norm of a
       unit over the largest; for a rotation the smallest singular value over the largest, 0 below 1e-8.
@@ -172,7 +174,11 @@ class CollapseMonitor:
         now = self._updates if step is None else step
         self._updates += 1
         parameters, values = self._parameters()
-        gradients = {name: p.grad for name, p in self._model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad.to_dense() if p.grad.is_sparse else p.grad
+            for name, p in self._model.named_parameters()
+            if p.grad is not None
+        }
         records = []
         for name, value in values.items():
             if value.dim() > 1:
@@ -310,7 +316,7 @@ class CollapseMonitor:
         else:
             matrix = symmetry.matrix(parameters)
             by_rank = symmetry.kind in ("rotation", "general_linear")
-            sizes = _singular_values(matrix) if by_rank else matrix.norm(dim=1).double().cpu().numpy()
+            sizes = _singular_values(matrix) if by_rank else _sizes(symmetry, parameters)
             numbers["effective_units"] = _rank(sizes)
             numbers["order_parameter"] = float(sizes.min() / sizes.max()) if sizes.max() != 0 else 0.0
         if all(slot.name in gradients for slot in symmetry.slots if not slot.buffer):
@@ -349,6 +355,18 @@ def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(batch, Mapping):
         return (), dict(batch)
     return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
+
+
+def _sizes(symmetry: Symmetry, parameters: State) -> NDArray[np.float64]:
+    """Return the norm of each unit's weights; with a rescaling, which moves it, the geometric mean of its sides."""
+    sides: dict[bool, Tensor] = {}
+    for slot in symmetry.slots:
+        if not slot.buffer:
+            side = symmetry.kind == "rescaling" and slot.inverse
+            square = slot.take(lookup(parameters, slot.name), symmetry.units).double().square().sum(dim=1)
+            sides[side] = sides[side] + square if side in sides else square
+    size = torch.stack(list(sides.values())).prod(dim=0) ** (1 / (2 * len(sides)))
+    return np.asarray(size.cpu().numpy())
 
 
 def _singular_values(matrix: Tensor) -> NDArray[np.float64]:

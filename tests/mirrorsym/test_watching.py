@@ -39,7 +39,9 @@ def test_relu_units_that_are_one_function_up_to_a_factor_are_one() -> None:
     model = layers(nn.ReLU())
     factors = torch.logspace(-1, 1, 32)
     make_copies(model, factors, 1 / factors)
-    assert last(mirrorsym.watch(model, ROWS), "permutation", "effective_units") == 1
+    monitor = mirrorsym.watch(model, ROWS)
+    assert last(monitor, "permutation", "effective_units") == 1
+    assert last(monitor, "rescaling", "effective_units") == 32, "what is small on one side is large on the other"
     with torch.no_grad():
         model[0].weight[3:5] = torch.randn(2, 4)
         model[0].weight[7], model[0].bias[7] = 0, 0
@@ -214,3 +216,15 @@ def test_symmetries_of_one_name_are_counted_apart() -> None:
     sizes = [(r.name, r.kind, r.value) for r in monitor.records if r.quantity == "units"]
     assert len({(name, kind) for name, kind, _ in sizes}) == len(sizes) > 1
     assert monitor.summary() == f"{len(sizes)} symmetries have lost nothing"
+
+
+def test_sparse_gradients_are_those_of_the_same_embedding_with_dense_ones() -> None:
+    found = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 6, sparse=sparse), nn.Tanh(), nn.Linear(6, 2))
+        words = torch.arange(8).reshape(4, 2)
+        model(words).square().sum().backward()
+        found.append([(r.name, r.kind, r.quantity, r.value) for r in mirrorsym.watch(model, words).records])
+    assert found[0] == found[1]
+    assert ("0, 2", "permutation", "vanishing_units", 0.0) in found[0]

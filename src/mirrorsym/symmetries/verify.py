@@ -138,7 +138,9 @@ class Check:
             return torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(names)
 
         gradients = self._twin.run(tensors, standardizing=standardizing, then=found)
-        return {name: g for name, g in zip(names, gradients, strict=True) if g is not None}
+        return {
+            name: g.to_dense() if g.is_sparse else g for name, g in zip(names, gradients, strict=True) if g is not None
+        }
 
     def _projected(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return a random projection of the outputs, of each relative to its size."""
