@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mirrorsym.running import arguments, evaluating
 from mirrorsym.symmetries import Slot, State, Symmetry
 from mirrorsym.symmetries.names import lookup, plain
 from mirrorsym.symmetries.twin import copied
+from mirrorsym.units import place
 
 Module = TypeVar("Module", bound=nn.Module)
 Element = tuple[Symmetry, Tensor]
@@ -99,22 +101,17 @@ def _recompute_statistics(model: nn.Module, batches: Sequence[Any]) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not batches or not norms:
         return
-    training = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
-    for batch in batches:
-        args, kwargs = (
-            ((), batch) if isinstance(batch, Mapping) else (batch if isinstance(batch, tuple) else (batch,), {})
-        )
-        model(*args, **kwargs)
+    with evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        for batch in batches:
+            args, kwargs = arguments(batch)
+            model(*args, **kwargs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, mode in training.items():
-        module.training = mode
 
 
 def _doubles(model: nn.Module) -> dict[str, Tensor]:
@@ -160,7 +157,7 @@ def _pairs(
 ) -> list[tuple[Slot, Tensor, Tensor]]:
     """The trained slots, or those at some places, each with its entries in both."""
     blocks = zip(_blocks(symmetry, target), _blocks(symmetry, state), strict=True)
-    return [(slot, one, other) for (slot, one), (_, other) in blocks if settled is None or _place(slot) in settled]
+    return [(slot, one, other) for (slot, one), (_, other) in blocks if settled is None or place(slot) in settled]
 
 
 def _balance(state: State, symmetries: Sequence[Symmetry]) -> tuple[dict[str, Tensor], list[Element]]:
@@ -278,7 +275,7 @@ def _from_what_stays(target: State, state: State, movers: Sequence[_Discrete]) -
         for number in order:
             if number not in done:
                 fixed = {
-                    _place(slot)
+                    place(slot)
                     for slot in _trained(movers[number].symmetry)
                     if all(
                         free.get((plain(slot.name), axis), set()) <= done | pending[number]
@@ -308,7 +305,7 @@ class _Discrete:
         self._flips: list[Symmetry] = []
         self._inner: list[list[Symmetry]] = []
         if symmetry.kind == "permutation":
-            own = {_place(slot) for slot in _trained(symmetry)}
+            own = {place(slot) for slot in _trained(symmetry)}
             same = [s for s in symmetries if s.kind == "sign_flip" and s.units == symmetry.units]
             self._flips = [s for s in same if _odd(s) <= own]
             inner = [_within(symmetry, unit, symmetries) for unit in range(symmetry.units)]
@@ -351,7 +348,7 @@ class _Discrete:
         flips = [_odd(symmetry) for symmetry in self._flips]
         products: dict[tuple[bool, ...], Tensor] = {}
         for slot, one, other in _pairs(self.symmetry, target, state, settled):
-            flipped = tuple(_place(slot) in slots for slots in flips)
+            flipped = tuple(place(slot) in slots for slots in flips)
             products[flipped] = products.get(flipped, 0) + product(one, other)
         return products
 
@@ -415,11 +412,7 @@ def _planes(slot: Slot, block: Tensor) -> Tensor:
 
 
 def _odd(symmetry: Symmetry) -> set[tuple[object, ...]]:
-    return {_place(slot) for slot in _trained(symmetry) if slot.degree % 2}
-
-
-def _place(slot: Slot) -> tuple[object, ...]:
-    return plain(slot.name), slot.axes, slot.start, slot.repeat, slot.places
+    return {place(slot) for slot in _trained(symmetry) if slot.degree % 2}
 
 
 def _reachable(one: Symmetry, target: State, other: Symmetry, state: State) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from mirrorsym.compression.edit import UncuttableError, holders, readers_of, req
 from mirrorsym.compression.inputs import Inputs
 from mirrorsym.compression.probe import Reading, observe
 from mirrorsym.compression.units import Reader, judge
+from mirrorsym.running import evaluating
 from mirrorsym.symmetries import Slot, Symmetry, find_symmetries
 
 DEAD = 1e-3
@@ -75,7 +75,7 @@ def break_symmetry(
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():  # which the search needs
         found = find_symmetries(model, *inputs.args, **inputs.kwargs)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for symmetry in found.of_kind("permutation"):
             slots = [(slot, slot.indices(symmetry.units).reshape(symmetry.units, -1)) for slot in symmetry.slots]
             readings = observe(model, [inputs, inputs.redrawn(seed)])
@@ -187,15 +187,3 @@ def _writing_axis(module: nn.Module) -> int:
     """Return the axis of a module's weight along which what it gives lies."""
     transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     return 1 if transposed or type(module).__name__ == "Conv1D" else 0
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and its modules back to what they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mirrorsym.running import evaluating
+
 DORMANT = 0.025
 """A unit whose mean magnitude is at most this share of its layer's mean is dormant (Sokar et al. 2023)."""
 POINTS = 2048
@@ -40,9 +42,11 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             rows = rows.flatten(0, -2) if rows.dim() > 1 else rows[None]
             found[name] = rows[:: -(-len(rows) // POINTS)].double()
 
-    training = {module: module.training for module in model.modules()}
     buffers = [
-        (module, name, b, b.clone()) for module in training for name, b in module._buffers.items() if b is not None
+        (module, name, b, b.clone())
+        for module in model.modules()
+        for name, b in module._buffers.items()
+        if b is not None
     ]
     hooks = [
         module.register_forward_pre_hook(lambda module, inputs, name=name: keep(name, module, inputs))
@@ -50,14 +54,11 @@ def entering(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         if isinstance(module, (nn.Linear, *CONVOLUTIONS))
     ]
     try:
-        model.eval()
-        with torch.random.fork_rng(devices=[]):
+        with evaluating(model), torch.random.fork_rng(devices=[]):
             model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in training.items():
-            module.training = mode
         for module, name, buffer, value in buffers:
             module._buffers[name] = buffer.copy_(value)
     return found

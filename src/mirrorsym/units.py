@@ -43,7 +43,7 @@ class Units:
             Shapes (units, weights) and (units,), in double precision. A size is the norm of a unit's weights, or with a
             rescaling the geometric mean of its sides.
         """
-        blocks = {_key(slot): self._block(slot, state) for slot in self._trained}
+        blocks = {place(slot): self._block(slot, state) for slot in self._trained}
         sizes = torch.cat(list(blocks.values()), dim=1).norm(dim=1)
         if self._rescalings:
             alive = torch.ones_like(sizes, dtype=torch.bool)
@@ -62,11 +62,11 @@ class Units:
 
     def _companions(self, kind: str) -> list[list[Slot]]:
         """The slots of each symmetry of a kind that acts on these units and on no others."""
-        own = {_key(slot) for slot in self._trained}
+        own = {place(slot) for slot in self._trained}
         found = []
         for other in self.others:
             slots = [slot for slot in other.slots if not slot.buffer]
-            if other.kind == kind and other.units == self.symmetry.units and {_key(slot) for slot in slots} <= own:
+            if other.kind == kind and other.units == self.symmetry.units and {place(slot) for slot in slots} <= own:
                 found.append(slots)
         return found
 
@@ -83,8 +83,8 @@ class Units:
     @cached_property
     def _sinks(self) -> set[tuple[object, ...]]:
         """What only divides: the last outgoing weights, to which all factors are moved."""
-        divided = {_key(slot) for slots in self._rescalings for slot in slots if slot.power < 0}
-        return divided - {_key(slot) for slots in self._rescalings for slot in slots if slot.power > 0}
+        divided = {place(slot) for slots in self._rescalings for slot in slots if slot.power < 0}
+        return divided - {place(slot) for slots in self._rescalings for slot in slots if slot.power > 0}
 
     def _block(self, slot: Slot, state: State) -> Tensor:
         return slot.take(lookup(state, slot.name), self.symmetry.units).double()
@@ -123,24 +123,25 @@ def smallest_distance(rows: Tensor, apart: NDArray[np.float64]) -> float:
     return float(((one - other).norm(dim=1) / norms).min())
 
 
-def _key(slot: Slot) -> tuple[object, ...]:
+def place(slot: Slot) -> tuple[object, ...]:
+    """Return what two slots have in common that hold the same entries, whatever acts on them."""
     return plain(slot.name), slot.axes, slot.start, slot.repeat, slot.places
 
 
 def _absorb(blocks: dict[tuple[object, ...], Tensor], slots: Sequence[Slot]) -> Tensor:
     """Bring one side of a rescaling to norm 1, and the factor to the other; return which units have that side."""
-    sources = [blocks[_key(slot)] for slot in slots if slot.power > 0]
+    sources = [blocks[place(slot)] for slot in slots if slot.power > 0]
     norm: Tensor = torch.cat(sources, dim=1).norm(dim=1)
     (power,) = {slot.power for slot in slots if slot.power > 0}
     factor = torch.where(norm > 0, norm, 1.0) ** (-1 / power)
     for slot in slots:
-        blocks[_key(slot)] = blocks[_key(slot)] * factor[:, None] ** slot.power
+        blocks[place(slot)] = blocks[place(slot)] * factor[:, None] ** slot.power
     return norm > 0
 
 
 def _orient(blocks: dict[tuple[object, ...], Tensor], slots: Sequence[Slot]) -> None:
     """Give each unit the sign at which its first weights point to one side of a plane that is drawn at random."""
-    keys = [_key(slot) for slot in slots if _key(slot) in blocks]
+    keys = [place(slot) for slot in slots if place(slot) in blocks]
     if keys:
         first = blocks[keys[0]]
         normal = torch.randn(first.shape[1], dtype=first.dtype, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mirrorsym import features, measures
 from mirrorsym.constraining import effective_parameters
+from mirrorsym.running import arguments, evaluating
 from mirrorsym.symmetries import State, Symmetry, find_symmetries
 from mirrorsym.symmetries.names import lookup
 from mirrorsym.units import Units, distances, smallest_distance
@@ -87,7 +88,7 @@ def watch(
     """
     if every < 1:
         raise ValueError(f"every is {every}; it has to be 1 or more")
-    args, kwargs = _arguments(batch)
+    args, kwargs = arguments(batch)
     found = find_symmetries(model, *args, **kwargs) if symmetries is None else symmetries
     monitor = CollapseMonitor(model, found, batch=batch, every=every, log=log)
     monitor.update(0)
@@ -288,18 +289,13 @@ class CollapseMonitor:
         """What is trained, and what the model computes with: products under the names that they had as parameters."""
         prefixes = {module: prefix for prefix, module in self._model.named_modules()}
         values = {}
-        training = {module: module.training for module in prefixes}
-        try:
-            self._model.eval()  # a spectral norm in training mode changes with each look at its weight
+        with evaluating(self._model):  # a spectral norm in training mode changes with each look at its weight
             for owner, name, value in effective_parameters(self._model):
                 values[f"{prefixes[owner]}.{name}" if prefixes[owner] else name] = value.detach()
-        finally:
-            for module, mode in training.items():
-                module.training = mode
         return {name: p.detach() for name, p in self._model.named_parameters()}, values
 
     def _features(self) -> dict[str, Tensor]:
-        return {} if self._batch is None else features.entering(self._model, *_arguments(self._batch))
+        return {} if self._batch is None else features.entering(self._model, *arguments(self._batch))
 
     def _weight(self, matrix: Tensor) -> dict[str, float]:
         return {
@@ -348,13 +344,6 @@ def _told_apart(symmetries: Sequence[Symmetry]) -> dict[Symmetry, str]:
         count = counts[symmetry.name, symmetry.kind] = counts.get((symmetry.name, symmetry.kind), 0) + 1
         names[symmetry] = symmetry.name if count == 1 else f"{symmetry.name} ({count})"
     return names
-
-
-def _arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a model's forward takes by place, and by name."""
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
 
 
 def _sizes(symmetry: Symmetry, parameters: State) -> NDArray[np.float64]:

@@ -153,6 +153,9 @@ def test_between_two_networks_statistics_are_those_of_the_batches() -> None:
     entering = [middle.stem(batch).movedim(1, -1).flatten(0, -2) for batch in batches]
     expected = torch.stack([rows.var(dim=0) for rows in entering]).mean(dim=0)
     torch.testing.assert_close(middle.stem_norm.running_var, expected)
+    for spelt in ([[batch] for batch in batches], [{"x": batch} for batch in batches]):
+        again = mirrorsym.interpolate(a, b, 0.25, spelt)
+        torch.testing.assert_close(again.stem_norm.running_var, expected)
     assert middle.stem_norm.momentum == 0.1
     assert all(module.training for module in middle.modules())
     plain = mirrorsym.interpolate(a, b, 0.25)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from mirrorsym.running import arguments
 from mirrorsym.symmetries.tensors import tensors_in
 
 
@@ -25,9 +26,7 @@ class Inputs:
     @classmethod
     def of(cls, batch: Any) -> Inputs:
         """Return the inputs that a batch stands for: one, several by place, or a mapping by name."""
-        if isinstance(batch, Mapping):
-            return cls((), dict(batch))
-        return cls(tuple(batch), {}) if isinstance(batch, tuple | list) else cls((batch,), {})
+        return cls(*arguments(batch))
 
     def run(self, model: nn.Module) -> list[Tensor]:
         """Return all floating-point outputs of a model."""

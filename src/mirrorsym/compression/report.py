@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NOTHING = "Nothing was cut: the network has not collapsed."
-
 
 @dataclass(frozen=True)
 class Cut:
@@ -79,7 +77,11 @@ class Compression:
         for cut in self.cuts:
             counts = [str(count or "") for count in (cut.zero, cut.constant, cut.copies)]
             rows.append((cut.what, str(cut.before), str(cut.after), *counts, _short(cut.promised), cut.where))
-        lines = _table(rows) if self.cuts else [NOTHING if not self.kept else NOTHING.partition(":")[0] + "."]
+        lines = (
+            _table(rows)
+            if self.cuts
+            else ["Nothing was cut." if self.kept else "Nothing was cut: the network has not collapsed."]
+        )
         lines += [f"not cut: {kept.where}: {kept.why}" for kept in self.kept]
         if self.cuts:
             lines += _table(
