@@ -15,7 +15,7 @@ from reproduction.experiments.stationary_conditions import EXPERIMENT, Stationar
 from reproduction.pipeline import provenance, store
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import Point
-from reproduction.pipeline.run import MARGIN, deadline_of, run_point
+from reproduction.pipeline.run import MARGIN, ProgressBar, deadline_of, run_point
 
 TRAINING = Point(
     "homogeneity",
@@ -92,3 +92,10 @@ def test_a_processor_has_a_name_also_where_linux_does_not_say_it(monkeypatch: py
 
     monkeypatch.setattr(Path, "read_text", missing)
     assert provenance.device("cpu").removeprefix("CPU ")
+
+
+def test_steps_of_an_earlier_sitting_are_not_in_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar(TRAINING) as progress:
+        progress(90_000, 100_000, {})
+    assert "90000/100000" in (said := capsys.readouterr().err)
+    assert "?it/s" in said

@@ -183,7 +183,10 @@ def attributes_of(point: Point, device: str, sources: list[str]) -> dict[str, st
 
 
 class ProgressBar:
-    """A tqdm bar that is made at the first call, with the numbers that the run shows."""
+    """A tqdm bar that is made at the first call, with the numbers that the run shows.
+
+    What was done by then is not in its rate: a resumed run does not foretell its end from steps it did not take.
+    """
 
     def __init__(self, point: Point) -> None:
         self._name = point.experiment
@@ -201,6 +204,8 @@ class ProgressBar:
             from tqdm import tqdm
 
             seconds = 0.2 if sys.stderr.isatty() else 30
-            self._bar = tqdm(total=total, desc=self._name, mininterval=seconds, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, initial=done, desc=self._name, mininterval=seconds, maxinterval=30, dynamic_ncols=True
+            )
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
         self._bar.update(done - self._bar.n)
