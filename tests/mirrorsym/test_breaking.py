@@ -206,6 +206,22 @@ def test_a_move_that_would_change_the_outputs_is_not_made() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_near_copies_whose_split_would_change_the_outputs_stay_and_the_others_move() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 2)).double()
+    with torch.no_grad():
+        for tensor in (model[0].weight, model[0].bias, model[2].weight.T):
+            tensor[0] = 0
+        model[0].weight[2] = model[0].weight[1] + 0.002
+        model[0].bias[2] = model[0].bias[1]
+        model[2].weight[:, 2] = 0.01 * model[2].weight[:, 1]  # so little that a cut takes it for a copy
+    assert mirrorsym.compress(model, X)[1].cuts[0].copies == 1
+    before = copy.deepcopy(model)
+    (moved,) = mirrorsym.break_symmetry(model, X)
+    assert (moved.zero, moved.copies) == ((0,), ())
+    assert torch.equal(model[2].weight[:, 1:], before[2].weight[:, 1:])
+
+
 def test_forecasts_say_what_falls_back_and_only_of_the_mirrors_that_units_lay_on() -> None:
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         return (model(batch[0]) - batch[1]).square().mean()
