@@ -183,7 +183,7 @@ def vit() -> nn.Module:
 NETWORKS = {
     "ResNet18, weight decay": Network(resnet, pictures, 0.02, 0.1, 1500),
     "ResNet18, DCS": Network(product_resnet, pictures, 0.005, 0.1, 1000),
-    "ResNet18 on digits, DCS by entry": Network(entries, digits, 0.01, 0.1, 1500),
+    "ResNet18 on digits, DCS by entry": Network(entries, digits, 0.008, 0.1, 1500),
     "ResNet18 on digits, DCS by channel": Network(channels, digits, 0.03, 0.1, 1500),
     "GPT, weight decay": Network(gpt, text, 6e-3, 0.3, 1500),
     "ViT, weight decay": Network(vit, pictures, 0.02, 0.1, 600),
