@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GUIDES = tuple(Path(f"docs/{name}.md") for name in ("library", "constrain", "align", "compress", "forecast"))
+GUIDES = tuple(Path(f"docs/{name}.md") for name in ("library", "constrain", "align", "compress", "break", "forecast"))
 PICTURE = Path("docs/library.png")
 BLOCK = re.compile(r"(?P<head>```python\n)(?P<code>.*?)(?P<middle>```\n\n```text\n)(?P<output>.*?)(?=```)", re.DOTALL)
 

@@ -18,20 +18,30 @@ OUT, GUIDE = Path("results/compression"), Path("docs/compress.md")
 TABLE = re.compile(
     r"(?<=<!-- table: made by `python -m benchmarks.compression` -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL
 )
+OTHERS = re.compile(r"(?<=<!-- others: made by the same -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 HEAD = (
     "| network | parameters | MFLOPs | ms | largest change of an output | accuracy | loss | "
     "Torch-Pruning: parameters | accuracy | loss |\n|---|---|---|---|---:|---|---|---:|---:|---:|"
+)
+OTHERS_HEAD = (
+    "| network | parameters left | zero without a cut | loss: compressed | smallest weights at zero | "
+    "smallest rows at zero | layers with an α, cut by half or more | their α, that of the others | α above 6 |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---|---|"
 )
 
 
 def run_one(name: str) -> dict[str, Any]:
     """Train one network, compress it, prune it to the same number of parameters, and return what came of it."""
+    from dataclasses import asdict
+
     import torch
 
     import mirrorsym
     from benchmarks.compression.networks import NETWORKS, tested, trained
     from benchmarks.compression.pruned import pruned
+    from benchmarks.compression.rivals import masked, spectra
     from mirrorsym.compression.compress import plain_parameters
+    from mirrorsym.measures import ZERO_THRESHOLD
 
     torch.set_num_threads(1)
     network = NETWORKS[name]
@@ -48,6 +58,8 @@ def run_one(name: str) -> dict[str, Any]:
             other = min(other, numbers, key=lambda numbers: numbers[1])
     except Exception as error:  # whatever Torch-Pruning raises is the answer
         print(f"Torch-Pruning: {type(error).__name__}: {error}")
+    watched = spectra(model, small)
+    values = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     with torch.no_grad():
         logits, again = model(data.test_inputs[:500]), small(data.test_inputs[:500])
     return {
@@ -57,6 +69,9 @@ def run_one(name: str) -> dict[str, Any]:
         "change": float((logits - again).abs().max() / logits.square().mean().sqrt()),
         "tested": (tested(model, data), tested(small, data), other),
         "cuts": str(report),
+        "zeros": float((values.abs() < ZERO_THRESHOLD).double().mean()),
+        "masked": [tested(rival, data)[1] for rival in masked(model, report.parameters[1], outputs)],
+        "spectra": None if watched is None else asdict(watched),
     }
 
 
@@ -82,13 +97,28 @@ def row(name: str, found: dict[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def other_row(name: str, found: dict[str, Any]) -> str:
+    """Return a line of the table of other tools."""
+    cells = [name, f"{found['parameters'][1]:,}", f"{found['zeros']:.0%}", f"{found['tested'][1][1]:.4f}"]
+    cells += [f"{loss:.4f}" for loss in found["masked"]]
+    seen = found["spectra"]
+    pairs = (("layers", "collapsed"), ("alpha_collapsed", "alpha_others"), ("flagged", "flagged_others"))
+    cells += [f"{seen[one]:.2g}, {seen[other]:.2g}" if seen else "" for one, other in pairs]
+    return "| " + " | ".join(cells) + " |"
+
+
 def write() -> None:
-    """Write the table into the guide."""
+    """Write the tables into the guide; networks that were not run keep their lines."""
     from benchmarks.compression.networks import NETWORKS
 
     found = {name: json.loads(place(name).read_text(encoding="utf-8")) for name in NETWORKS if place(name).exists()}
-    table = "\n".join([HEAD, *(row(name, numbers) for name, numbers in found.items())])
-    GUIDE.write_text(TABLE.sub(lambda _: table, GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
+    text = GUIDE.read_text(encoding="utf-8")
+    for table, head, line in ((TABLE, HEAD, row), (OTHERS, OTHERS_HEAD, other_row)):
+        kept = {text_line.split(" | ")[0][2:]: text_line for text_line in table.findall(text)[0].split("\n")[2:]}
+        rows = kept | {name: line(name, numbers) for name, numbers in found.items()}
+        lines = "\n".join([head, *(rows[name] for name in NETWORKS if name in rows)])
+        text = table.sub(lambda _, lines=lines: lines, text)  # type: ignore[misc]
+    GUIDE.write_text(text, encoding="utf-8")
 
 
 def place(name: str) -> Path:

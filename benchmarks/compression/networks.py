@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from mirrorsym import constrain_all
+from mirrorsym import constrain, constrain_all, parameter_groups
 
 BATCH = 64
 PICTURES = 4000
@@ -45,7 +46,7 @@ class Network:
     Args:
         make: builds it.
         data: loads what it learns.
-        decay: weight decay, of SGD with momentum 0.9.
+        decay: weight decay, of SGD with momentum 0.9; of a constrained network on what is constrained alone.
         learning_rate: falls to zero on a cosine.
         steps: of training.
     """
@@ -67,6 +68,17 @@ def pictures() -> Data:
     test_x, test_y = torch.from_numpy(test.images[:2000]).float() / 255, torch.from_numpy(test.labels[:2000]).long()
     mean, spread = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     return Data((x - mean) / spread, y, (test_x - mean) / spread, test_y)
+
+
+@functools.cache
+def digits() -> Data:
+    """Return scikit-learn's digits, 1,300 to learn and 497 to test on, of shape (1, 8, 8)."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    x, y = torch.from_numpy(x)[order].float().reshape(-1, 1, 8, 8) / 8 - 1, torch.from_numpy(y)[order].long()
+    return Data(x[:1300], y[:1300], x[1300:], y[1300:])
 
 
 @functools.cache
@@ -132,6 +144,30 @@ def product_resnet() -> nn.Module:
     return constrain_all(resnet())
 
 
+def digits_resnet() -> nn.Module:
+    """Return a ResNet18 for digits."""
+    from reproduction.models.resnet import ResNet18
+
+    return ResNet18(1, 10, 8, stem_stride=1)
+
+
+def entries() -> nn.Module:
+    """Return a ResNet18 for digits whose every parameter is a product of two."""
+    return constrain_all(digits_resnet())
+
+
+def channels() -> nn.Module:
+    """Return a ResNet18 for digits with one number for each channel: the gain and bias of its normalization share it.
+
+    What a convolution before a normalization writes has no size, so decay on its weights takes no channel away.
+    """
+    model = digits_resnet()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            constrain(module, ["weight", "bias"], "unit")
+    return model
+
+
 def gpt() -> nn.Module:
     """Return a small decoder with a RMSNorm stream."""
     return GPT(int(text().inputs.max()) + 1)
@@ -147,6 +183,8 @@ def vit() -> nn.Module:
 NETWORKS = {
     "ResNet18, weight decay": Network(resnet, pictures, 0.02, 0.1, 1500),
     "ResNet18, DCS": Network(product_resnet, pictures, 0.005, 0.1, 1000),
+    "ResNet18 on digits, DCS by entry": Network(entries, digits, 0.008, 0.1, 1500),
+    "ResNet18 on digits, DCS by channel": Network(channels, digits, 0.03, 0.1, 1500),
     "GPT, weight decay": Network(gpt, text, 6e-3, 0.3, 1500),
     "ViT, weight decay": Network(vit, pictures, 0.02, 0.1, 600),
 }
@@ -159,7 +197,9 @@ def trained(network: Network, kept: Path) -> nn.Module:
     if kept.exists():
         model.load_state_dict(torch.load(kept, weights_only=True))
         return model.eval()
-    optimizer = torch.optim.SGD(model.parameters(), network.learning_rate, 0.9, weight_decay=network.decay)
+    constrained = any(parametrize.is_parametrized(module) for module in model.modules())
+    groups = parameter_groups(model, network.decay) if constrained else model.parameters()
+    optimizer = torch.optim.SGD(groups, network.learning_rate, 0.9, weight_decay=network.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, network.steps)
     for _ in range(network.steps):
         chosen = torch.randint(len(data.inputs), (BATCH,))

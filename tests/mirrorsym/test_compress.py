@@ -511,3 +511,53 @@ def test_what_constraints_tie_stays_tied() -> None:
     small, _ = mirrorsym.compress(mirrorsym.constrain_all(network), torch.randint(7, (5, 3)))
     assert small[0].weight is small[2].weight
     assert small[0].weight.shape == (7, 3)
+
+
+class Experts(nn.Module):
+    """Each sample goes to one expert; those to which none goes are called on nothing, or not at all."""
+
+    def __init__(self, called: bool) -> None:
+        super().__init__()
+        self.called = called
+        self.write, self.route, self.read = nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(6, 2)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 6)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.write(x))
+        chosen = self.route(x).argmax(-1)
+        y = torch.zeros_like(x)
+        for index, expert in enumerate(self.experts):
+            rows = (chosen == index).nonzero()[:, 0]
+            if index == 2 and not self.called:
+                rows = rows[:0]
+            if self.called or len(rows):
+                y = y.index_add(0, rows, expert(x[rows]))
+        return self.read(x + y)
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_an_expert_to_which_nothing_is_sent_stays_as_it_is_and_that_is_said(called: bool) -> None:
+    torch.manual_seed(0)
+    model = Experts(called).double()
+    x = torch.randn(32, 4).double()
+    with torch.no_grad():
+        model.route.bias[2] = -1e3
+        model.write.weight[0] = model.write.bias[0] = 0  # a zero unit of the stream, which the third expert reads too
+        for expert in model.experts:
+            expert[2].weight[0] = expert[2].bias[0] = 0
+            expert[0].weight[1], expert[0].bias[1] = expert[0].weight[0], expert[0].bias[0]
+    small, report = mirrorsym.compress(model, x)
+    assert [(cut.where, cut.after) for cut in report.cuts] == [
+        ("experts.0.0, experts.0.2", 4),
+        ("experts.1.0, experts.1.2", 4),
+    ]
+    assert "did not run on the batch" in {kept.where: kept.why for kept in report.kept}[model_stream(report)]
+    assert any(kept.where.startswith("experts.2") and "did not run" in kept.why for kept in report.kept)
+    with torch.no_grad():
+        model.route.bias[2] = small.route.bias[2] = 0  # now it has work
+        assert (small(x) - model(x)).abs().max() < 1e-6
+
+
+def model_stream(report: mirrorsym.Compression) -> str:
+    """Return where the stream was kept."""
+    return next(kept.where for kept in report.kept if kept.where.startswith("write"))

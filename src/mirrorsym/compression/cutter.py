@@ -21,6 +21,7 @@ from mirrorsym.compression.edit import (
     require_cuttable,
 )
 from mirrorsym.compression.groups import Group, groups_of
+from mirrorsym.compression.idle import Idle
 from mirrorsym.compression.inputs import Inputs, distance, outputs_of
 from mirrorsym.compression.probe import Reading, observe
 from mirrorsym.compression.rank import factor, product_of
@@ -68,7 +69,16 @@ class Cutter:
         self.promised = 0.0
         with torch.enable_grad():  # which the search needs
             found = find_symmetries(model, *inputs.args, **inputs.kwargs)
-        self._groups = list(groups_of(found))
+        idle = Idle(model, found.unused_parameters)
+        self._groups = []
+        for group in groups_of(found):
+            reader = idle.reader(group) if group.permutation else None
+            if reader is None:
+                self._groups.append(group)
+            else:
+                self._keep(group.where, f"{reader} may read or give these units, and did not run on the batch")
+        for module in idle.modules:
+            self._keep(module, "it did not run on the batch, and is as it was")
         for unfollowed in found.unfollowed:
             self._keep(unfollowed.module or "the model", f"{unfollowed.operation} was not followed: {unfollowed.why}")
         parameters = dict(model.named_parameters())
@@ -123,7 +133,9 @@ class Cutter:
         if units < 2:
             return
         readings = self._read()
-        readers = [reader for reader in readers if reader.module in readings]
+        idle = [reader.module for reader in readers if reader.module not in readings]
+        if idle:
+            raise UncuttableError(f"{idle[0]} reads these units, and did not run on the batch")
         if not readers:
             self._keep(group.where, "no module that is known reads these units")
             return

@@ -71,6 +71,9 @@ def observe(model: nn.Module, inputs: Sequence[Inputs]) -> dict[str, Reading]:
     Args:
         model: in evaluation mode.
         inputs: the first are the batch. Those after it may be wider than the batch: what is dead on it can be alive.
+
+    Returns:
+        By the module's name. Those are missing that nothing was given to, such as an expert to which no token was sent.
     """
     readers = {n: m for n, m in model.named_modules() if reading_axis(m) is not None or is_rms_norm(m)}
     observer = _Observer(readers)
@@ -79,7 +82,7 @@ def observe(model: nn.Module, inputs: Sequence[Inputs]) -> dict[str, Reading]:
             observer.near(model, one)
         for seed, distance in enumerate((FAR, FAR, VERY_FAR)):
             observer.far(model, inputs[0], seed, distance)
-    return {name: observer.reading(name) for name in readers if observer.rows[name]}
+    return {name: observer.reading(name) for name in readers if observer.was_used(name)}
 
 
 class _Observer:
@@ -91,6 +94,10 @@ class _Observer:
         self._sensitivity: dict[str, list[Tensor]] = {name: [] for name in readers}
         self._size: dict[str, Tensor] = {}
         self._output_sizes: list[Tensor] = []
+
+    def was_used(self, name: str) -> bool:
+        """Return whether a module was given anything on the inputs themselves."""
+        return bool(self._sensitivity[name])
 
     def reading(self, name: str) -> Reading:
         low = torch.stack([low for low, _ in self._extremes[name]]).amin(0)
@@ -163,7 +170,7 @@ class _Observer:
     def _hooked(self, hook: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
         def register(name: str, module: nn.Module) -> Any:
             def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-                if args and isinstance(args[0], Tensor):
+                if args and isinstance(args[0], Tensor) and args[0].numel():
                     return (hook(name, args[0]), *args[1:]), kwargs
                 return None
 
