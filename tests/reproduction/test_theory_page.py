@@ -61,8 +61,11 @@ def test_the_numbers_of_results_follow_from_them() -> None:
         {"signal": signal, "learning_rate": rate, "seed": [0, 1]},
     )
     checks = xr.Dataset(
-        {"violation": (("check", "seed"), [[0.5, 0.7]]), "violation_edge": (("check", "seed"), [[0.1, 0.3]])},
-        {"check": ["diagonal_approximation"], "seed": [0, 1]},
+        {
+            "violation": (("check", "seed"), [[0.5, 0.7], [1.0, 0.8]]),
+            "violation_edge": (("check", "seed"), [[0.1, 0.3], [np.nan, np.nan]]),
+        },
+        {"check": ["diagonal_approximation", "trained_escape"], "seed": [0, 1]},
     )
     found = theory_numbers.measured({"factorization_stability": data, "theory_checks": checks})
-    assert list(found.values()) == ["2, 2", "1", "25 %", "3", "1", "2", "1", "1", "60 %", "20 %"]
+    assert list(found.values()) == ["2, 2", "1", "25 %", "3", "1", "2", "1", "1", "90 %", "60 %", "20 %"]

@@ -189,9 +189,10 @@ def bias_removes_symmetry(rng: Generator) -> Violation:
     """A fixed bias on every weight: gradients on the shifted mirror without decay.
 
     Mended: with decay ``gamma`` the gradient there has the part ``-2 gamma O^T bias`` across the mirror. Control: 1
-    minus the same measure off the shifted mirror, where the gradient has a part across.
+    minus the same measure off the shifted mirror, where the gradient has a part across. Edge: relative change of the
+    biased loss by the reflection at the origin, which is the symmetry of Definition 2.
     """
-    printed, mended, control = [], [], []
+    printed, mended, control, changed = [], [], [], []
     for model in [*random_models(rng), *paper_models(rng)]:
         bias, sample = 0.01 * model.point(rng), model.samples(rng, 1)[0]
         shifted = model.on_mirror(rng) - bias
@@ -204,7 +205,9 @@ def bias_removes_symmetry(rng: Generator) -> Violation:
         off = shifted + torch.tensor(model.mirror.O[:, 0])
         elsewhere = gradient(lambda w, model=model, bias=bias, sample=sample: model.loss(w + bias, sample), off)  # type: ignore[misc]
         control.append(min(ratio(model.mirror.distance(elsewhere), elsewhere.norm()) / 1e-3, 1.0))
-    return Violation(worst(printed), worst(mended), float(np.median(control)))
+        values = [model.loss(w + bias, sample) for w in (off, torch.as_tensor(model.mirror.reflect(off)))]
+        changed.append(ratio((values[0] - values[1]).abs(), max(values)))
+    return Violation(worst(printed), worst(mended), float(np.median(control)), float(np.median(changed)))
 
 
 def bias_translates(rng: Generator) -> Violation:

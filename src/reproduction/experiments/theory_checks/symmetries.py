@@ -312,11 +312,11 @@ def theorem3_low_rank(rng: Generator) -> Violation:
 
 
 def footnote3(rng: Generator) -> Violation:
-    """Continuous symmetries without reflections, which must not constrain, and with them, which must.
+    """Continuous symmetries without reflections, of kinds that do not constrain, and with them, which must.
 
-    Control: the share that the rule gets wrong which has continuity constrain and reflections not.
+    Control: the share of the losses with reflections whose gradient does have a part across off the mirror.
     """
-    wrong = []
+    wrong, seen = [], []
     for _ in range(3):
         n, sample = unit(normal(rng, 2)), normal(rng, 4)
         turning, even_turning = random_loss(rng, 5), rotation_loss(rng, 2, 2)
@@ -334,6 +334,7 @@ def footnote3(rng: Generator) -> Violation:
             return bool((n @ slope).norm() > 1e-6 * slope.norm())
 
         wrong += [not part(rotated), part(even_turning)]
+        seen.append(part(even_turning, normal(rng, 2, 2)))
         plain, direction = random_loss(rng, 4), unit(normal(rng, 4))
         across = direction - direction.mean()
         point = remove(normal(rng, 4, 1), unit(across))
@@ -346,7 +347,8 @@ def footnote3(rng: Generator) -> Violation:
                 return loss(w) + loss(w - 2 * v * (v @ w))
 
             wrong += [not part(moved, point, unit(across)), part(even, point, unit(across))]
-    return Violation(fraction(wrong), control=1 - fraction(wrong))
+            seen.append(part(even, point + normal(rng, 4, 1), unit(across)))
+    return Violation(fraction(wrong), control=fraction(seen))
 
 
 def footnote3_only(rng: Generator) -> Violation:

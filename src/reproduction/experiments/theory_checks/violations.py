@@ -75,10 +75,11 @@ DISTANCES = (1e-1, 3e-2, 1e-2, 1e-3)
 
 
 def divergence(critical: Sequence[float]) -> float:
-    """Return the power of 1/s with which a critical decay grows as the distance s to a mirror vanishes, cut to [0, 1].
+    """Return the power of 1/s with which a critical decay grows from a distance of 0.01 to a mirror to one of 0.001.
 
-    It is 0 for a loss that is even across the mirror, whose critical decay tends to minus half of a curvature, and 1
-    for one with a slope across it.
+    What it grows from is its largest size at 0.01 and beyond, since at one distance it may be near 0 by chance; the
+    power is cut to [0, 1]. It is 0 for a loss that is even across the mirror, whose critical decay tends to minus half
+    of a curvature, and 1 for one with a slope across it.
 
     Args:
         critical: its values at :data:`DISTANCES`.
