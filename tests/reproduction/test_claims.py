@@ -368,6 +368,18 @@ def test_misprints_slips_and_extensions_are_counted_apart() -> None:
     assert lines[-1] == line
 
 
+def test_what_fails_for_one_reason_is_said_to_be_one_finding() -> None:
+    results = {"made_up": dataset([0.1, 0.1, 0.1], [0.1, 0.1, 0.1])}
+    subjects = [claim(id="head"), claim(id="other")]
+    subjects += [claim(id=f"follows_{n}", consequence_of="head") for n in range(2)]
+    found = verdicts.compute(subjects, results, "quick")
+    assert found.verdicts[NOT_SUPPORTED] == 4
+    assert verdict_file.largest_finding(found.claims) == 3
+    assert "not supported: 4 (3 of them one finding)" in verdict_file.counts(found)
+    assert verdict_file.largest_finding(found.claims[1:]) == 2  # also where what they follow from is not counted
+    assert verdict_file.largest_finding([]) == 0
+
+
 def test_the_heaviest_claims_come_first() -> None:
     results = {"made_up": dataset([1.5, 1.6, 1.7], [0.1, 0.1, 0.1])}
     weights = ["detail", "core", "supporting", "core"]
