@@ -187,6 +187,8 @@ def test_which_statistics_are_sizes() -> None:
         ("trend", {"variable": "rank"}),
         ("value", {"variable": "curvature_across"}),
         ("value", {"variable": {"name": "sparsity_gain"}}),
+        ("phase_agreement_over_power_law", {"experiment": "sparsity_phase"}),
+        ("noise_features_ignored", {"experiment": "sparsity"}),
     ):
         assert lowest(function, arguments) == -math.inf
 
@@ -369,7 +371,7 @@ def test_misprints_slips_and_extensions_are_counted_apart() -> None:
 
 
 def test_what_fails_for_one_reason_is_said_to_be_one_finding() -> None:
-    results = {"made_up": dataset([0.1, 0.1, 0.1], [0.1, 0.1, 0.1])}
+    results = {"made_up": dataset([-0.1, -0.1, -0.1], [0.1, 0.1, 0.1])}
     subjects = [claim(id="head"), claim(id="other")]
     subjects += [claim(id=f"follows_{n}", consequence_of="head") for n in range(2)]
     found = verdicts.compute(subjects, results, "quick")

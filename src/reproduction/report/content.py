@@ -254,7 +254,7 @@ def entry_of(claim: JudgedClaim) -> dict[str, Any]:
                 "passes": formatting.typeset(control.passes),
                 "effect": _effect(control, "1"),
                 "samples": _samples(control.samples),
-                "mark": {True: "✓", False: "✗", None: "?"}[control.passed],
+                "mark": "·" if control.record else {True: "✓", False: "✗", None: "?"}[control.passed],
             }
             for control in claim.controls
         ],
