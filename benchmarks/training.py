@@ -60,7 +60,7 @@ SIZES = {
         Size(16, 128, 1, CIFAR10, 1, 3, "auto"),
         Size(64, 4, 1, CIFAR10, 1, 3, "auto"),
     ),
-    "cuda": (Size(64, 128, 1, CIFAR10, 20, 120, "auto"),),
+    "cuda": (Size(64, 128, 1, CIFAR10, 20, 120), Size(64, 128, 1, CIFAR10, 20, 120, "auto")),
 }
 """The scales' own steps, the full network's with a smaller batch on a CPU, where one at batch 128 takes seconds."""
 

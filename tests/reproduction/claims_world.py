@@ -79,13 +79,23 @@ def sparsity(experiment: str) -> xr.Dataset:
     data["sparsity"].loc[rescaled | fine] = over_seeds(sparse.broadcast_like(data.status[0]), 1e-4)
     data["sparsity"].loc[rescaled | coarse] = over_seeds((0.42 + 0.58 * sparse).broadcast_like(data.status[0]), 1e-4)
     risk = {"vanilla": 50 * data.learning_rate, "rescaled": 0.001 + 0 * data.learning_rate}
+    drift = 0.01 if experiment == "sparsity_long" else 0.0
     for name, value in risk.items():
-        weights = 1 / 200 + np.sqrt(value / 200)
+        weights = 1 / 200 + np.sqrt(value / 200) + drift
         data["weight"].loc[{"parameterization": name}] = over_seeds(weights.broadcast_like(data.weight[0]), 1e-6)
+    data["weight"].loc[rescaled | {"feature": slice(0, 99)}] = 0.0  # half of the product rests on its mirrors
     diverged = {"parameterization": "vanilla", "learning_rate": float(data.learning_rate[-1])}
     for name in ("weight", "sparsity"):
         data[name].loc[diverged] = np.nan
     data["status"].loc[diverged] = DIVERGED
+    return data
+
+
+def sparsity_noise_features() -> xr.Dataset:
+    data = blank("sparsity_noise_features", threshold=[1e-6, 1e-3], feature=np.arange(200))
+    error = xr.where(data.feature < 20, np.sqrt(0.001 / 20) * data.noise_std, 0.0)
+    weights = xr.where(data.feature < 20, 1 / 20, 0.0) + error
+    data["weight"] = over_seeds(weights.broadcast_like(data.weight), 1e-6).transpose(*data.weight.dims)
     return data
 
 
@@ -133,6 +143,12 @@ def matrix_factorization(experiment: str, seeds: int = 3) -> xr.Dataset:
     return data
 
 
+def matrix_factorization_noiseless() -> xr.Dataset:
+    data = matrix_factorization("matrix_factorization_noiseless")
+    data["rank"][:] = 200.0
+    return data
+
+
 def factorization_stability() -> xr.Dataset:
     data = blank("factorization_stability", mode=np.arange(200))
     rank = positive_exponents(data).expand_dims(seed=data.seed)
@@ -163,7 +179,7 @@ def homogeneity() -> xr.Dataset:
             noise = generator.uniform(-0.1, 0.1, (128, 128))
             matrix = (noise + noise.T) / 2
             if decay > 0 and not name.startswith("initial"):
-                matrix = np.where(block, 0.99, matrix)
+                matrix = np.where(block, 0.9995, matrix)
             np.fill_diagonal(matrix, 1)
             data[name].loc[at] = matrix
         data["weight_distance"].loc[at] = np.where(block & (decay > 0), 0.1, 1.0)
@@ -174,7 +190,7 @@ def homogeneity() -> xr.Dataset:
 
 def plasticity(experiment: str) -> xr.Dataset:
     data = blank(experiment, task=np.arange(11), parameter=np.arange(200))
-    dead_until = over_seeds((10.0 * data.task).expand_dims(seed=data.seed), 1.0) - 1  # parameters die in their order
+    dead_until = over_seeds((16.0 * data.task).expand_dims(seed=data.seed), 1.0) - 1  # parameters die in their order
     alive = (data.parameter >= dead_until).astype(float)
     for name in ("gradient_max", "gradient_full"):
         data[name][:] = 1.0
@@ -236,7 +252,9 @@ def attention(experiment: str) -> xr.Dataset:
     rank = xr.where(data.step > 0, at_end, 101).broadcast_like(data["rank"]).transpose(*data["rank"].dims).copy()
     rank.loc[{"layers": 1, "layer": 2}] = np.nan
     data["rank"] = rank
-    data["singular_value"][:] = 1.0
+    spectrum = over_seeds(xr.ones_like(data["singular_value"]), 0.1)
+    spectrum = spectrum + xr.DataArray([0.0, 0.01], coords={"matrix": ["key", "query"]})
+    data["singular_value"] = spectrum.transpose(*data["singular_value"].dims)
     data["singular_value"].loc[{"layers": 1, "layer": 2}] = np.nan
     data["train_loss"] = xr.where(data.step > 0, 50.0, 100.0).broadcast_like(data["train_loss"]).copy()
     return data
@@ -246,10 +264,13 @@ def make_world() -> World:
     return {
         "sparsity": sparsity("sparsity"),
         "sparsity_long": sparsity("sparsity_long"),
+        "sparsity_noisy": sparsity("sparsity_noisy"),
+        "sparsity_noise_features": sparsity_noise_features(),
         "sparsity_batch": sparsity_batch(),
         "sparsity_phase": sparsity_phase(),
         "matrix_factorization": matrix_factorization("matrix_factorization"),
         "matrix_factorization_phase": matrix_factorization("matrix_factorization_phase"),
+        "matrix_factorization_noiseless": matrix_factorization_noiseless(),
         "factorization_stability": factorization_stability(),
         "homogeneity": homogeneity(),
         "theory_checks": theory_checks(),

@@ -187,6 +187,8 @@ def test_which_statistics_are_sizes() -> None:
         ("trend", {"variable": "rank"}),
         ("value", {"variable": "curvature_across"}),
         ("value", {"variable": {"name": "sparsity_gain"}}),
+        ("phase_agreement_over_power_law", {"experiment": "sparsity_phase"}),
+        ("noise_features_ignored", {"experiment": "sparsity"}),
     ):
         assert lowest(function, arguments) == -math.inf
 
@@ -366,6 +368,18 @@ def test_misprints_slips_and_extensions_are_counted_apart() -> None:
     assert heads == ["what the paper claims:", "misprints and slips, judged mended:", "our extensions, not counted:"]
     assert lines.index("supported: claim_0 (Figure 3)") < lines.index(heads[1]) < lines.index(heads[2])
     assert lines[-1] == line
+
+
+def test_what_fails_for_one_reason_is_said_to_be_one_finding() -> None:
+    results = {"made_up": dataset([-0.1, -0.1, -0.1], [0.1, 0.1, 0.1])}
+    subjects = [claim(id="head"), claim(id="other")]
+    subjects += [claim(id=f"follows_{n}", consequence_of="head") for n in range(2)]
+    found = verdicts.compute(subjects, results, "quick")
+    assert found.verdicts[NOT_SUPPORTED] == 4
+    assert verdict_file.largest_finding(found.claims) == 3
+    assert "not supported: 4 (3 of them one finding)" in verdict_file.counts(found)
+    assert verdict_file.largest_finding(found.claims[1:]) == 2  # also where what they follow from is not counted
+    assert verdict_file.largest_finding([]) == 0
 
 
 def test_the_heaviest_claims_come_first() -> None:

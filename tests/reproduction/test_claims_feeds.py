@@ -74,8 +74,9 @@ REFUTING: dict[str, list[Edit]] = {
     # A start so close to zero that gradient descent has not left it either.
     "favoured_by_sgd_not_by_gd": [("sparsity", SETTINGS, {"initial_variance": 1e-40}, {})],
     "phase_boundary_is_the_exponents_sign": [("sparsity_phase", "sparsity", lambda old: 1 - old, {})],
-    "collapse_can_generalize": [("sparsity", "weight", 0.5, RESCALED)],
+    "collapse_can_generalize": [("sparsity_noise_features", "weight", 0.5, RESCALED)],
     "noise_slows_the_escape": [("factorization_stability", "escape_rate", lambda old: 9 * old, {})],
+    "noise_attracts_directions": [("factorization_stability", "lyapunov_exponent", 1.0, {})],
     "rank_falls_with_learning_rate": [("matrix_factorization", "rank", 200.0, FACTORED)],
     "rank_falls_with_label_noise": [("matrix_factorization", "rank", 150.0, FACTORED)],
     "residual_always_full_rank": [("matrix_factorization", "rank", 100.0, RESIDUAL | {"signal": 0.02})],
@@ -88,7 +89,7 @@ REFUTING: dict[str, list[Edit]] = {
     "homogeneity_comes_from_decay": [("homogeneity", "correlation_pre", all_alike, NO_DECAY)],
     "post_activation_alike": [("homogeneity", "correlation_post", unlike, DECAY)],
     "blocks_whenever_decay": [("homogeneity", "correlation_pre", uncorrelated, {"weight_decay": 1e-4})],
-    "neural_collapse_is_the_permutation": [("homogeneity", "correlation_pre", uncorrelated, DECAY)],
+    "neural_collapse_is_the_permutation": [("homogeneity", "correlation_post", uncorrelated, DECAY)],
     "vanilla_keeps_plasticity": [
         ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "vanilla", "parameter": slice(0, 49)})
     ],
@@ -105,7 +106,7 @@ REFUTING: dict[str, list[Edit]] = {
         ("plasticity", "gradient_max", 0.0, PAPER | {"variant": "rescaled_bias", "parameter": slice(0, 89)})
     ],
     "fixed_bias_removes_the_symmetry": [
-        ("plasticity", "gradient_max", 0.0, DOUBLE | {"variant": "rescaled_bias", "parameter": slice(0, 119)})
+        ("plasticity", "gradient_max", 0.0, DOUBLE | {"variant": "rescaled_bias", "parameter": slice(0, 179)})
     ],
     "adam_collapses_too": [("plasticity", "gradient_max", 1.0, {"variant": "rescaled", "task": 1})],
     "sgd_stays_on_rescaling_conditions": [
@@ -114,7 +115,7 @@ REFUTING: dict[str, list[Edit]] = {
     "sgd_stays_on_rotation_conditions": [
         ("stationary_conditions", "own_line_distance", 0.3, {"landscape": "rotation", "start": 6, "step": 300})
     ],
-    "condition_reached_before_the_model": [("stationary_conditions", "position", 1.0, {"start": slice(0, 3)})],
+    "condition_reached_before_the_model": [("sparsity", "weight", 0.5, RESCALED)],
     "both_reach_93_percent": [("dcs_resnet", "test_accuracy", plus(-0.1), DCS)],
     "dcs_a_little_better": [("dcs_resnet", "test_accuracy", plus(-0.02), DCS)],
     "dcs_similar_performance": [("dcs_resnet", "test_accuracy", plus(-0.2), DCS)],
@@ -128,7 +129,8 @@ REFUTING: dict[str, list[Edit]] = {
     "collapse_at_finite_decay": [("regularized_factorization", "rank", 20.0, {"weight_decay": 3.0})],
     "attention_rank_falls_with_decay": [("attention", "rank", 100.0, ONE)],
     "key_and_query_mirror_each_other": [("attention", "rank", plus(30.0), ONE | {"matrix": "query"})],
-    "mirroring_is_due_to_the_symmetry": [("attention", "rank", plus(30.0), ONE | {"matrix": "query"})],
+    # Each query is the same, whatever its network's key.
+    "mirroring_is_due_to_the_symmetry": [("attention", "singular_value", 3.0, ONE | {"matrix": "query"})],
     "mirroring_within_layers_of_two": [("attention", "rank", plus(30.0), TWO | {"matrix": "query"})],
     "layers_do_not_mirror": [("attention", "rank", plus(-25.0), TWO | {"layer": 2})],
     "two_layer_rank_falls_with_decay": [("attention", "rank", 100.0, TWO)],
@@ -225,6 +227,25 @@ def test_copies_in_proportion_are_told_from_exact_ones(world: World, factor: flo
     assert proportional == 1
     among_unequal = 64 * 64 / (128 * 127 / 2)
     assert copies == pytest.approx(1 - (1 - exact) * among_unequal)
+
+
+def test_a_power_law_that_tells_as_much_refutes_the_sign_of_the_exponent(world: World) -> None:
+    """Collapse beyond λ = 0.007/σ, which crosses the exact boundary."""
+    data = world["sparsity_phase"].copy(deep=True)
+    finished = data["sparsity"].notnull()
+    beyond = data.learning_rate * data.noise_std > 0.007
+    data["sparsity"] = (beyond & finished).where(finished).astype(float).transpose(*data["sparsity"].dims)
+    entry = verdict(CLAIMS["phase_boundary_is_the_exponents_sign"], world | {"sparsity_phase": data})
+    assert entry["verdict"] == NOT_SUPPORTED
+    assert "λ = c/σ" in entry["reason"]
+
+
+def test_a_weak_signal_that_loses_rank_without_noise_refutes_the_noise(world: World) -> None:
+    data = world["matrix_factorization_noiseless"].copy(deep=True)
+    data["rank"][:] = 150.0
+    entry = verdict(CLAIMS["rank_falls_with_label_noise"], world | {"matrix_factorization_noiseless": data})
+    assert entry["verdict"] == NOT_SUPPORTED
+    assert "weak signal" in entry["reason"]
 
 
 def test_longer_training_that_undoes_an_effect_refutes_the_claim(world: World) -> None:

@@ -313,7 +313,7 @@ def test_where_no_gpu_was_measured_the_plan_says_so_and_what_would_be() -> None:
 def test_a_measured_gpu_is_held_against_the_aim(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     speed = Speed(step_flop=4e11, seconds_per_flop=1 / (0.25 * 989e12), test_seconds_per_flop=1e-30)
-    speeds = {kind_of(arm, "auto"): [speed] for arm in (VANILLA, DCS)}
+    speeds = {kind_of(arm, precision): [speed] for arm in (VANILLA, DCS) for precision in PRECISIONS}
     write_steps(made_up_steps("cuda", peak_flops=989e12, speeds=speeds, start=0.0, name="NVIDIA H100 80GB"), layout)
     plan = costs.forecast(at("paper"), layout)
     trainings = [row for row in plan.rows if row.device == "cuda"]

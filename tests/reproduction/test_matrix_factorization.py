@@ -178,6 +178,13 @@ def test_label_noise_has_the_variance_that_falls_with_the_output() -> None:
     np.testing.assert_allclose(x.var(axis=0), 1, rtol=0.05)
 
 
+def test_targets_without_label_noise_are_the_signal_alone() -> None:
+    noisy, quiet = (experiment._Samples(5, seed=0, label_noise=wanted).draw(7) for wanted in (True, False))
+    np.testing.assert_array_equal(noisy[0], quiet[0])
+    assert noisy[1].any()
+    assert not quiet[1].any()
+
+
 def test_without_noise_the_product_becomes_the_identity() -> None:
     settings = experiment.MatrixFactorizationSettings(dimension=20, measured_steps=(20_000,))
     grid = {

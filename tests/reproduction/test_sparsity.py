@@ -222,6 +222,20 @@ def test_the_experiment_feeds_the_kernel_the_streams_of_its_seed() -> None:
     np.testing.assert_allclose(result, (w * u)[0], rtol=2e-4, atol=1e-7)
 
 
+def test_features_that_are_noise_have_no_true_weight() -> None:
+    """Without label noise the plain regressor learns 1/informative of the first features and 0 of the others."""
+    one = {"parameterization": ["vanilla"], "noise_std": [0.0], "learning_rate": [1e-3]}
+    settings = sparsity.SparsitySettings(steps=20_000, informative=20)
+    result = sparsity.run(settings, one, 0, Context()).weight.values.ravel()
+    np.testing.assert_allclose(result[:20], 1 / 20, atol=1e-4)
+    np.testing.assert_allclose(result[20:], 0, atol=1e-4)
+
+
+def test_points_from_before_features_could_be_noise_keep_their_names() -> None:
+    assert "informative" not in sparsity.SparsitySettings().model_dump(mode="json")
+    assert sparsity.SparsitySettings(informative=20).model_dump(mode="json")["informative"] == 20
+
+
 def test_strong_noise_collapses_only_the_rescaled_regressor() -> None:
     """Well above the critical learning rate of Eq. 5 everything collapses, well below nothing does."""
     rates = [

@@ -196,6 +196,42 @@ def test_gaps_of_ranks_by_hand() -> None:
     np.testing.assert_allclose(found, [1 / 13, 3 / 9])
 
 
+def test_spectra_are_compared_relative_to_the_key() -> None:
+    """Keys (3, 4) and (6, 8), their queries 1 off in one value: across, seed 0 is (4, 4) off and seed 1 (3, 3)."""
+    values = np.array([[[3.0, 4], [3, 5]], [[6, 8], [7, 8]]])  # seed, matrix, mode
+    coords = {"seed": [0, 1], "matrix": ["key", "query"], "mode": [0, 1]}
+    results = {"made_up": xr.Dataset({"singular_value": (tuple(coords), values)}, coords)}
+    given = {"experiment": "made_up", "at": {}, "variable": "singular_value"}
+    found = evaluate("key_query_across_seeds", given, results)
+    np.testing.assert_allclose(found, [1 / np.hypot(4, 4), 1 / np.hypot(3, 3)])
+
+
+def test_gaps_by_another_threshold_than_the_stored_rank() -> None:
+    values = np.array([[[1.0, 0.5, 5e-3], [1.0, 5e-3, 5e-4]]])  # seed, matrix, mode
+    coords = {"seed": [0], "matrix": ["key", "query"], "mode": [0, 1, 2]}
+    variables = {"singular_value": (tuple(coords), values), "status": ("seed", np.zeros(1, np.int8))}
+    data = xr.Dataset(variables, coords).assign(rank=(("seed", "matrix"), np.array([[9.0, 2.0]])))
+    gaps = [variable_of(data, {"name": "within_layer_gap", **how}).item() for how in ({}, {"relative": 1e-3})]
+    assert gaps == [7, 1]
+
+
+def at_rest(before: list[float], after: list[float]) -> float:
+    results = {
+        name: xr.Dataset({"weight": (("seed", "feature"), [weights])}, {"seed": [0]})
+        for name, weights in (("short", before), ("long", after))
+    }
+    given = {"experiment": "short", "longer": "long", "at": {}, "threshold": 1e-6}
+    return float(evaluate("at_rest_before_the_model", given, results)[0])
+
+
+def test_what_rests_while_others_move() -> None:
+    assert at_rest([0, 0, 1, 2], [0, 1e-7, 1.5, 2]) == 0.5
+    assert at_rest([0, 0, 1, 2], [0.1, 0.1, 1.5, 2]) == 0  # none stays
+    assert at_rest([0, 0, 1, 2], [0, 0, 1, 2]) == 0  # all of the model rests
+    assert at_rest([0, 0, 1, 2], [0, 0, 0, 0]) == 0.5  # the others come to rest later
+    assert np.isnan(at_rest([0, 0, 1, 2], [NAN] * 4))
+
+
 def test_independent_keys_and_queries_have_a_ratio_of_one() -> None:
     ranks = np.random.default_rng(0).normal(50, 5, (300, 2, 2))
     found = evaluate("key_query_across_seeds", {"experiment": "made_up", "at": {"layer": 1}}, attention(ranks))
@@ -234,6 +270,8 @@ def test_distance_to_the_number_of_positive_exponents() -> None:
     # Predicted: 2 and 1. Seed 0: |2-2|, |3-1|; seed 1: |1-2| and a run that diverged.
     np.testing.assert_allclose(evaluate("rank_against_exponents", given, results), [1, 1])
     np.testing.assert_allclose(evaluate("spread_of_predicted_rank", given, results), [0.5, 0])
+    # Ranks 2 and 3 of seed 0 are half a rank off their median; the one that seed 1 has left is its own.
+    np.testing.assert_allclose(evaluate("rank_against_exponents_over_constant", given, results), [1 / 0.5, NAN])
 
 
 def test_phase_agreement_is_a_balanced_accuracy() -> None:
@@ -253,6 +291,29 @@ def test_phase_agreement_is_a_balanced_accuracy() -> None:
         np.testing.assert_allclose(evaluate("phase_agreement", given | {"rule": rule}, {"phase": data}), [0.75])
 
 
+def test_the_exponents_sign_against_a_power_law_and_cells_against_it() -> None:
+    """At noise 0.5 and 1 the critical rates are about 0.02 and 0.005; 0.03 and all of noise 1 have collapsed."""
+    coords = {"parameterization": ["rescaled"], "noise_std": [0.5, 1.0], "learning_rate": [0.001, 0.01, 0.03],
+              "seed": [0], "threshold": [1e-6], "feature": np.arange(200)}  # fmt: skip
+    dims = ("parameterization", "noise_std", "learning_rate", "seed")
+    sparse = np.array([[0.0, 0, 1], [1, 1, 1]]).reshape(1, 2, 3, 1, 1)
+    weight = np.zeros((1, 2, 3, 1, 200))
+    results = {
+        "phase": xr.Dataset(
+            {"sparsity": ((*dims, "threshold"), sparse), "weight": ((*dims, "feature"), weight)}, coords
+        )
+    }
+    given = {"experiment": "phase", "threshold": 1e-6, "fraction": 0.5, "background": "learnt"}
+    np.testing.assert_allclose(evaluate("collapsed_against_the_exponent", given, results), [1 / 4])
+    # The sign tells 3 of 4 and 2 of 2. Above every constant but the smallest, λσ of 0.005 at noise 0.5, a law tells
+    # 3 of 4 and 2 of 2 as well: 0.01, 0.015 and 0.03 are above 0.005.
+    found = evaluate("phase_agreement_over_power_law", given | {"power": 1}, results)
+    np.testing.assert_allclose(found, [0])
+    # In λ alone the rates above 0.01 are 2 of 4 and 2 of 2, and those above 0.001 are 3 of 4 and 1 of 2.
+    found = evaluate("phase_agreement_over_power_law", given | {"power": 0}, results)
+    np.testing.assert_allclose(found, [0.875 - 0.75])
+
+
 def test_escape_is_compared_cell_by_cell() -> None:
     """Gradient descent's exponents are log(1 + 2 mu lambda) = log 2 and log 3 here."""
     exponents = np.log([[[[4.0, 1.5]], [[2.9, 0.5]]]])  # (signal, learning_rate, seed, mode)
@@ -260,12 +321,13 @@ def test_escape_is_compared_cell_by_cell() -> None:
     # One vector grows as the largest exponent; that -0.69 is negative is known where errors are small.
     growth, unsure = exponents.max(-1), 0.4
 
-    def shares(escape_error: float, exponent_error: float) -> dict[str, list[float]]:
+    def shares(escape_error: float, exponent_error: float, settled: tuple[int, int] = (1, 1)) -> dict[str, list[float]]:
         variables = {
             "lyapunov_exponent": (tuple(coords), exponents),
             "exponent_error": (tuple(coords), np.full(exponents.shape, exponent_error)),
             "escape_rate": (tuple(coords)[:3], growth),
             "escape_error": (tuple(coords)[:3], np.full(growth.shape, escape_error)),
+            "settled": ("learning_rate", np.array(settled)),
         }
         results = {"made_up": xr.Dataset(variables, coords)}
         return {
@@ -275,6 +337,7 @@ def test_escape_is_compared_cell_by_cell() -> None:
 
     assert shares(0.1, 0.1) == {"escape": [0.5], "largest": [0.5], "count": [0.5], "mean": [0.5]}
     assert shares(unsure, 0.4) == {"escape": [0.0], "largest": [0.5], "count": [0.0], "mean": [0.5]}
+    assert shares(0.1, 0.1, (1, 0)) == {"escape": [1.0], "largest": [1.0], "count": [0.0], "mean": [0.0]}
 
 
 def regressors(weights: Any, **settings: Any) -> dict[str, xr.Dataset]:
@@ -284,6 +347,36 @@ def regressors(weights: Any, **settings: Any) -> dict[str, xr.Dataset]:
     values = np.broadcast_to(np.asarray(weights, float)[..., None, None], (1, 1, 2, 2, 4))
     variables = {"weight": ((*coords, "feature"), values), "status": (tuple(coords), np.zeros((1, 1, 2, 2), np.int8))}
     return {"made_up": xr.Dataset(variables, coords, {"settings": json.dumps(known)})}
+
+
+def test_features_without_a_true_weight() -> None:
+    """Two of four are informative, with weights of a half; the second learning rate is the better one."""
+    results = regressors([[[0.0, 0.0]]], informative=2)
+    weights = results["made_up"]["weight"].copy()
+    weights[:] = 0.0
+    weights.loc[{"learning_rate": 0.1}] = [0.0, 0.0, 0.1, 0.1]
+    weights.loc[{"learning_rate": 0.2}] = [0.5, 0.0, 0.0, 0.2]
+    results["made_up"]["weight"] = weights
+    risk = variable_of(results["made_up"], "excess_risk")
+    np.testing.assert_allclose(risk.sel(learning_rate=0.1), 0.52)
+    np.testing.assert_allclose(risk.sel(learning_rate=0.2), 0.29)
+    given = {"experiment": "made_up", "noise_std": 0.5, "threshold": 1e-6}
+    np.testing.assert_allclose(evaluate("noise_features_ignored", given, results), [0, 0])  # one of each two
+    weights.loc[{"learning_rate": 0.2}] = [0.5, 0.1, 0.0, 0.0]
+    results["made_up"]["weight"] = weights
+    np.testing.assert_allclose(evaluate("noise_features_ignored", given, results), [1, 1])
+
+
+def test_the_rank_of_what_a_layer_says() -> None:
+    """Of five neurons two are copies, two are independent of all, and one is constant."""
+    matrix = np.eye(5)
+    matrix[0, 1] = matrix[1, 0] = 1
+    matrix[4], matrix[:, 4] = NAN, NAN
+    dead = np.full((5, 5), NAN)
+    dims = ("seed", "neuron", "neuron_2")
+    data = xr.Dataset({"correlation": (dims, [matrix, dead]), "status": ("seed", np.zeros(2, np.int8))})
+    found = variable_of(data, {"name": "representation_rank", "matrix": "correlation", "relative": 0.1})
+    np.testing.assert_array_equal(found, [3, 0])
 
 
 @pytest.mark.parametrize("start", ["own", "zero"])

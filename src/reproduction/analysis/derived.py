@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reproduction.analysis import neurons, ranks, runs
 from reproduction.analysis.statistics.selection import StatisticError
 from reproduction.contract import FINISHED
+from reproduction.pipeline import store
 from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
 
@@ -50,10 +51,17 @@ def sparsity_gain(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def excess_risk(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the squared distance of the regressor to the true weights, 1/features each: its risk above the noise."""
+    """Return the squared distance of the regressor to the true weights: its risk above the noise."""
     weight = dataset["weight"].astype(float)
-    squares: xr.DataArray = ((weight - 1 / weight.sizes["feature"]) ** 2).sum("feature", skipna=False)
+    squares: xr.DataArray = ((weight - true_weights(dataset)) ** 2).sum("feature", skipna=False)
     return squares
+
+
+def true_weights(dataset: xr.Dataset) -> xr.DataArray:
+    """Return the true weight of each feature of a regressor: 1/n for the n informative ones, which come first."""
+    informative = store.settings_of(dataset).get("informative") or dataset.sizes["feature"]
+    weights: xr.DataArray = (dataset["feature"] < informative) / informative
+    return weights
 
 
 def inverse_onset(dataset: xr.Dataset, fraction: float) -> xr.DataArray:
@@ -150,6 +158,7 @@ DERIVED: dict[str, Callable[..., Any]] = {
         neurons.groups,
         neurons.copies,
         neurons.matrix_similarity,
+        neurons.representation_rank,
         ranks.within_layer_gap,
         ranks.between_layer_gap,
         ranks.between_seed_gap,

@@ -120,6 +120,22 @@ def matrix_similarity(dataset: xr.Dataset, first: str, second: str) -> xr.DataAr
     return of_matrices(similarity, dataset[first], dataset[second])
 
 
+def representation_rank(dataset: xr.Dataset, matrix: str, relative: float) -> xr.DataArray:
+    """Return the rank of what the layer says of the test pictures, each neuron scaled to variance 1.
+
+    Its singular values are the roots of the correlation matrix's eigenvalues; a constant neuron adds none.
+    """
+
+    def count(one: Matrix) -> float:
+        alive = np.isfinite(np.diagonal(one))
+        if not alive.any():
+            return 0.0
+        eigenvalues = np.linalg.eigvalsh(one[np.ix_(alive, alive)])
+        return float(measures.rank(np.sqrt(np.maximum(eigenvalues, 0)), relative))
+
+    return of_matrices(count, dataset[matrix])
+
+
 def of_matrices(function: Callable[..., float], *matrices: xr.DataArray) -> xr.DataArray:
     """Return a function of matrices with dimensions (…, neuron, neuron_2), place by place."""
     core = [["neuron", "neuron_2"]] * len(matrices)

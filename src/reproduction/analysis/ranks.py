@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,11 @@ def rank_at(dataset: xr.Dataset, relative: float) -> xr.DataArray:
         lambda spectra: measures.rank(spectra, relative=relative).astype(float), values, input_core_dims=[["mode"]]
     )
     return counts.where(values.notnull().all("mode"))
+
+
+def ranks_by(dataset: xr.Dataset, relative: float | None) -> xr.DataArray:
+    """Return the ranks that are stored, or those by another relative threshold."""
+    return dataset["rank"] if relative is None else rank_at(dataset, relative)
 
 
 def last_move(rank: xr.DataArray) -> xr.DataArray:
@@ -106,14 +111,18 @@ def at_the_end(run: xr.Dataset) -> dict[str, float]:
 def spectra_distance(dataset: xr.Dataset) -> xr.DataArray:
     """Return how far the singular values of key and query are apart, relative to the key's."""
     values = dataset["singular_value"]
-    key, query = (values.sel(matrix=name, drop=True) for name in ("key", "query"))
-    distance: xr.DataArray = (((key - query) ** 2).sum("mode") / (key**2).sum("mode")) ** 0.5
+    return relative_distance(*(values.sel(matrix=name, drop=True) for name in ("key", "query")))
+
+
+def relative_distance(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Return how far two spectra are apart, relative to the norm of the first."""
+    distance: xr.DataArray = (((one - other) ** 2).sum("mode") / (one**2).sum("mode")) ** 0.5
     return distance
 
 
-def within_layer_gap(dataset: xr.Dataset) -> xr.DataArray:
-    """Return the distance between the ranks of key and query of a layer."""
-    rank = dataset["rank"]
+def within_layer_gap(dataset: xr.Dataset, relative: float | None = None) -> xr.DataArray:
+    """Return the distance between the ranks of key and query of a layer, as stored or by another relative threshold."""
+    rank = ranks_by(dataset, relative)
     gap: xr.DataArray = abs(rank.sel(matrix="key", drop=True) - rank.sel(matrix="query", drop=True))
     return gap
 
@@ -130,14 +139,21 @@ def between_seed_gap(dataset: xr.Dataset) -> xr.DataArray:
     return other_seeds(dataset["rank"], dataset["rank"])
 
 
-def other_seeds(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+def distance(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Return how far two numbers are apart."""
+    return abs(one - other)
+
+
+def other_seeds(
+    one: xr.DataArray, other: xr.DataArray, apart: Callable[[xr.DataArray, xr.DataArray], xr.DataArray] = distance
+) -> xr.DataArray:
     """Return the mean distance of each seed's value from the other array's values at the other seeds."""
-    far = abs(one - other.rename(seed="other_seed"))
+    far = apart(one, other.rename(seed="other_seed"))
     far = far.where(far["seed"] != far["other_seed"])
     if far.sizes["other_seed"] < 2:
-        return one * np.nan
+        return far.isel(other_seed=0, drop=True) * np.nan
     mean: xr.DataArray = far.sum("other_seed", min_count=1) / far.notnull().sum("other_seed")
-    return mean.transpose(*one.dims)
+    return mean.transpose(*(dim for dim in one.dims if dim in mean.dims))
 
 
 def mean_gaps(run: xr.Dataset) -> Iterator[tuple[str, float]]:

@@ -132,6 +132,13 @@ def counted(claims: Iterable[JudgedClaim], natures: Iterable[str]) -> dict[str, 
     return {verdict: chosen.count(verdict) for verdict in VERDICTS}
 
 
+def largest_finding(claims: Iterable[JudgedClaim]) -> int:
+    """Return how many of the claims that are not supported are one finding: a claim, and what follows from it."""
+    refuted = [claim for claim in claims if claim.nature == "claim" and claim.verdict == NOT_SUPPORTED]
+    heads = [claim.consequence_of or claim.id for claim in refuted]
+    return max((heads.count(head) for head in heads), default=0)
+
+
 def by_weight(claims: Iterable[JudgedClaim]) -> list[JudgedClaim]:
     """Return the claims in the order of their weight, else in their own."""
     return sorted(claims, key=lambda claim: WEIGHTS.index(claim.weight))
@@ -150,11 +157,21 @@ def listing(found: Verdicts) -> list[str]:
 
 
 def counts(found: Verdicts) -> str:
-    """Return how often each verdict was given on what the paper asserts, and on the rest."""
+    """Return how often each verdict was given on what the paper asserts, and on the rest.
+
+    Where several that are not supported are one finding, their number stands beside.
+    """
+    same = largest_finding(found.claims)
+    shared = f" ({same} of them one finding)" if same > 1 else ""
     lines = [("", found.verdicts), *((f"{nature}s, mended: ", found.others.get(nature, {})) for nature in MENDED)]
     lines.append(("our extensions: ", found.others.get("extension", {})))
     return " | ".join(
-        head + "; ".join(f"{verdict}: {count}" for verdict, count in verdicts.items() if count or not head)
+        head
+        + "; ".join(
+            f"{verdict}: {count}{shared if verdict == NOT_SUPPORTED and not head else ''}"
+            for verdict, count in verdicts.items()
+            if count or not head
+        )
         for head, verdicts in lines
         if any(verdicts.values()) or not head
     )

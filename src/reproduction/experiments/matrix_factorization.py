@@ -35,6 +35,12 @@ class MatrixFactorizationSettings(Settings):
         description="Numbers of SGD steps after which ranks are measured, ascending; the last one ends the run.",
     )
 
+    label_noise: bool = Field(
+        True,
+        description="Whether targets are mu x + (1 - mu) noise, or mu x alone.",
+        exclude_if=lambda value: value,  # as before there was a choice, so that its points keep their names
+    )
+
     @field_validator("measured_steps")
     @classmethod
     def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,7 +71,7 @@ def run(settings: MatrixFactorizationSettings, grid: Grid, seed: int, context: C
     diverged = np.zeros(len(points), bool)
     measured = np.full((len(points), len(settings.measured_steps), len(RANKS) + settings.dimension), np.nan)
     at_start: dict[tuple[Value, ...], NDArray[np.float64]] = {}
-    samples = _Samples(settings.dimension, seed)
+    samples = _Samples(settings.dimension, seed, settings.label_noise)
     for place, (done, step) in enumerate(pairwise((0, *settings.measured_steps))):
         _advance(factors, points, diverged, samples, done, step, settings.measured_steps[-1], context)
         for index, point in enumerate(points):
@@ -99,9 +105,9 @@ def _start(unit: Matrices, point: tuple[Value, ...]) -> Matrices:
 class _Samples:
     """The stream of inputs and label noise of a seed."""
 
-    def __init__(self, dimension: int, seed: int) -> None:
+    def __init__(self, dimension: int, seed: int, label_noise: bool = True) -> None:
         self.inputs, self.noises = stream(STREAM, seed, "x"), stream(STREAM, seed, "noise")
-        self.noise_std = np.sqrt(2 / np.arange(1, dimension + 1)).astype(np.float32)
+        self.noise_std = np.sqrt(2 * label_noise / np.arange(1, dimension + 1)).astype(np.float32)
 
     def draw(self, count: int) -> tuple[Matrices, Matrices]:
         """Return the next inputs and their noise of variance 2/i in output i from 1, both (count, dimension)."""

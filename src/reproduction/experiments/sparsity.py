@@ -22,11 +22,19 @@ VANILLA, RESCALED = "vanilla", "rescaled"
 class SparsitySettings(Settings):
     """What a sweep of the sparsity experiment keeps fixed."""
 
-    features: int = Field(200, ge=1, description="Inputs of the regressor; every one has the true weight 1/features.")
+    features: int = Field(
+        200, ge=1, description="Inputs of the regressor; each has the true weight 1/features where all inform."
+    )
     steps: int = Field(100_000, ge=1, description="SGD steps, each on one fresh sample.")
     initial_variance: float = Field(1 / 200, gt=0, description="Variance of the normal start of every factor.")
     thresholds: tuple[float, ...] = Field(
         (ZERO_THRESHOLD, 1e-3), min_length=1, description="Magnitudes below which a weight counts as zero."
+    )
+    informative: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many features have a true weight, 1/informative each; the others are noise.",
+        exclude_if=lambda value: value is None,  # as before there was a choice, so that its points keep their names
     )
 
 
@@ -117,7 +125,7 @@ def _train(settings: SparsitySettings, groups: list[_Runs], seed: int, context: 
         count = min(BLOCK, settings.steps - done)
         x = inputs.standard_normal((count, settings.features), dtype=np.float32)
         noise = noises.standard_normal(count, dtype=np.float32)
-        signal = x.mean(axis=1)
+        signal = x[:, : settings.informative].mean(axis=1)
         for group in groups:
             group.advance(x, signal, noise)
         if done % (20 * BLOCK) == 0:

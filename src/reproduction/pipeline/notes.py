@@ -57,12 +57,13 @@ def origins(here: Settings, paper: Settings, given: Container[str], left_open: C
         left_open: names of those that it leaves open.
     """
     kept = type(here) is type(paper)
+    stored = here.model_dump()  # without a choice that came later and is as before
     same = {name for name, value in here if not kept or value == getattr(paper, name)}
     return Origins(
         paper={name: value for name, value in here if name in given and name in same},
         changed={name: value for name, value in here if name in given and name not in same},
         open={name: value for name, value in here if name in left_open and name not in given},
-        ours={name: value for name, value in here if name not in given and name not in left_open},
+        ours={name: value for name, value in here if name in stored and name not in given and name not in left_open},
     )
 
 

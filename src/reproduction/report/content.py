@@ -23,6 +23,7 @@ from reproduction.analysis.verdict_file import (
     JudgedControl,
     Verdicts,
     by_weight,
+    largest_finding,
     read_verdicts,
 )
 from reproduction.errors import UserError
@@ -219,6 +220,7 @@ def counts_of(claims: Verdicts) -> dict[str, str]:
     counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
     for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
         counts[f"claims.{name}"] = str(sum(claim.nature in natures for claim in claims.claims))
+    counts["claims.one_finding"] = str(largest_finding(claims.claims))
     held = [claim.verdict == SUPPORTED for claim in claims.claims if claim.nature in MENDED]
     counts |= {"claims.mended": str(sum(held)), "claims.printed": str(len(held))}
     confidence = sorted({claim.confidence for claim in claims.claims})
@@ -252,7 +254,7 @@ def entry_of(claim: JudgedClaim) -> dict[str, Any]:
                 "passes": formatting.typeset(control.passes),
                 "effect": _effect(control, "1"),
                 "samples": _samples(control.samples),
-                "mark": {True: "✓", False: "✗", None: "?"}[control.passed],
+                "mark": "·" if control.record else {True: "✓", False: "✗", None: "?"}[control.passed],
             }
             for control in claim.controls
         ],

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NoDataError", "StatisticError", "evaluate", "lowest"]
 
+DIFFERENCES = frozenset({"difference", "noise_features_ignored", "phase_agreement_over_power_law", "trend"})
+"""Statistics that can be negative, whatever variable they read."""
+
 
 def evaluate(function: str, arguments: Mapping[str, Any], results: Mapping[str, xr.Dataset]) -> NDArray[np.float64]:
     """Return the samples of a statistic, shape (samples,), NaN where a run diverged.
@@ -76,5 +79,5 @@ def lowest(function: str, arguments: Mapping[str, Any]) -> float:
 
     variable = arguments.get("variable")
     name = variable.get("name") if isinstance(variable, dict) else variable
-    is_size = function not in ("difference", "trend") and name not in SIGNED
+    is_size = function not in DIFFERENCES and name not in SIGNED
     return 0.0 if is_size or arguments.get("absolute") else -math.inf

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from reproduction.analysis.derived import critical_learning_rates
-from reproduction.analysis.ranks import predicted_rank
+from reproduction.analysis.derived import critical_learning_rates, excess_risk, true_weights
+from reproduction.analysis.ranks import predicted_rank, ranks_by
 from reproduction.analysis.statistics.selection import At, NoDataError, Results, dataset_of, select
 from reproduction.contract import FINISHED
 from reproduction.streams import stream
@@ -43,26 +43,75 @@ def phase_agreement(
         rule: the exact exponent, or its expansion to second order (Eq. 5).
     """
     dataset = dataset_of(results, experiment)
-    data = select(dataset["sparsity"], {"parameterization": "rescaled", "threshold": threshold})
-    rates = data["learning_rate"]
-    predicted = []
+    data = _phase_diagram(dataset, threshold)
+    return _balanced_accuracy(data, _collapses(data, dataset.sizes["feature"], background, rule), fraction)
+
+
+def phase_agreement_over_power_law(
+    results: Results, *, experiment: str, threshold: float, fraction: float, background: Background, power: float
+) -> xr.DataArray:
+    """Return how much better the exponent's sign tells collapsed cells than a power of the noise without theory.
+
+    The power law predicts collapse where ``learning_rate * noise_std**power`` is above a constant, which is fitted to
+    each seed's own diagram: of all constants the one with the best balanced accuracy.
+
+    Args: those of :func:`phase_agreement`, and ``power``.
+    """
+    dataset = dataset_of(results, experiment)
+    data = _phase_diagram(dataset, threshold)
+    size = data["learning_rate"] * data["noise_std"] ** power
+    constants = xr.DataArray(np.unique(size), dims="constant")
+    best = _balanced_accuracy(data, size > constants, fraction).max("constant")
+    return _balanced_accuracy(data, _collapses(data, dataset.sizes["feature"], background, "exact"), fraction) - best
+
+
+def collapsed_against_the_exponent(
+    results: Results, *, experiment: str, threshold: float, fraction: float, background: Background
+) -> xr.DataArray:
+    """Return the share of collapsed cells whose exact exponent is positive.
+
+    Args: those of :func:`phase_agreement`.
+    """
+    dataset = dataset_of(results, experiment)
+    data = _phase_diagram(dataset, threshold)
+    collapsed = data >= fraction
+    against = collapsed & ~_collapses(data, dataset.sizes["feature"], background, "exact")
+    share: xr.DataArray = against.sum(CELLS) / collapsed.sum(CELLS).where(collapsed.any(CELLS))
+    return share
+
+
+CELLS = ["noise_std", "learning_rate"]
+
+
+def _phase_diagram(dataset: xr.Dataset, threshold: float) -> xr.DataArray:
+    return select(dataset["sparsity"], {"parameterization": "rescaled", "threshold": threshold})
+
+
+def _collapses(
+    data: xr.DataArray, features: int, background: Background, rule: Literal["exact", "second_order"]
+) -> xr.DataArray:
+    """Where the exponent of a collapsed feature is negative."""
+    rates, predicted = data["learning_rate"], []
     for noise in data["noise_std"].values:
         if rule == "exact":
-            low, high = critical_learning_rates(float(noise), background, dataset.sizes["feature"])
+            low, high = critical_learning_rates(float(noise), background, features)
         else:
-            features = dataset.sizes["feature"]
             low, high = rescaled_regressor.second_order(float(noise), background, features), np.inf
         predicted.append((rates > low) & (rates < high))
-    expected = xr.concat(predicted, dim=data["noise_std"])
+    return xr.concat(predicted, dim=data["noise_std"])
+
+
+def _balanced_accuracy(data: xr.DataArray, expected: xr.DataArray, fraction: float) -> xr.DataArray:
     collapsed, others = data >= fraction, data < fraction  # both false where a run did not finish
-    cells = ["noise_std", "learning_rate"]
-    found = (expected & collapsed).sum(cells) / collapsed.sum(cells).where(collapsed.any(cells))
-    left = (~expected & others).sum(cells) / others.sum(cells).where(others.any(cells))
+    found = (expected & collapsed).sum(CELLS) / collapsed.sum(CELLS).where(collapsed.any(CELLS))
+    left = (~expected & others).sum(CELLS) / others.sum(CELLS).where(others.any(CELLS))
     agreement: xr.DataArray = (found + left) / 2
     return agreement
 
 
-def rank_against_exponents(results: Results, *, experiment: str, stability: str, at: At) -> xr.DataArray:
+def rank_against_exponents(
+    results: Results, *, experiment: str, stability: str, at: At, relative: float | None = None
+) -> xr.DataArray:
     """Return the distance of the measured rank from the number of positive Lyapunov exponents at zero.
 
     Args:
@@ -70,11 +119,24 @@ def rank_against_exponents(results: Results, *, experiment: str, stability: str,
         experiment: a sweep of matrix factorization.
         stability: the experiment with the exponents, over ``signal`` and ``learning_rate``.
         at: where to read the rank; signal and learning rate are left open, and only those that both have count.
+        relative: threshold of the rank; None for the one that it is stored with.
     """
-    rank, predicted = _ranks(results, experiment, stability, at)
+    rank, predicted = _ranks(results, experiment, stability, at, relative)
     # One number a seed: the cells of a sweep share their data and are no independent samples.
     mean: xr.DataArray = abs(rank - predicted).mean(["signal", "learning_rate"])
     return mean
+
+
+def rank_against_exponents_over_constant(results: Results, *, experiment: str, stability: str, at: At) -> xr.DataArray:
+    """Return that distance over the distance from the best constant, the median of the seed's own ranks.
+
+    Args: those of :func:`rank_against_exponents`.
+    """
+    rank, predicted = _ranks(results, experiment, stability, at)
+    cells = ["signal", "learning_rate"]
+    constant = abs(rank - rank.median(cells)).mean(cells)
+    ratio: xr.DataArray = abs(rank - predicted).mean(cells) / constant.where(constant > 0)
+    return ratio
 
 
 def spread_of_predicted_rank(results: Results, *, experiment: str, stability: str, at: At) -> xr.DataArray:
@@ -87,8 +149,10 @@ def spread_of_predicted_rank(results: Results, *, experiment: str, stability: st
     return spread
 
 
-def _ranks(results: Results, experiment: str, exponents: str, at: At) -> tuple[xr.DataArray, xr.DataArray]:
-    rank = select(dataset_of(results, experiment)["rank"], at)
+def _ranks(
+    results: Results, experiment: str, exponents: str, at: At, relative: float | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    rank = select(ranks_by(dataset_of(results, experiment), relative), at)
     predicted = predicted_rank(dataset_of(results, exponents))
     rank, predicted = xr.align(rank, predicted, join="inner")
     if not rank.size:
@@ -101,7 +165,8 @@ def escape_over_descent(
 ) -> xr.DataArray:
     """Return the share of cells in which the exponents of SGD at zero compare to those of gradient descent.
 
-    Gradient descent's leading exponents at W = U = 0 are all ``log(1 + 2 mu lambda)``, one for each dimension.
+    Gradient descent's leading exponents at W = U = 0 are all ``log(1 + 2 mu lambda)``, one for each dimension. Cells
+    whose averages have not settled are left out.
 
     Args:
         results: datasets by experiment.
@@ -121,7 +186,7 @@ def escape_over_descent(
         verdict = (exponents + 2 * data["exponent_error"] > 0).sum("mode") < exponents.sizes["mode"]
     else:
         verdict = exponents.mean("mode") < descent
-    share: xr.DataArray = verdict.mean(["signal", "learning_rate"])
+    share: xr.DataArray = verdict.where(data["settled"] > 0).mean(["signal", "learning_rate"])
     return share
 
 
@@ -170,7 +235,8 @@ def risk_over_plain(
     """Return the product's smallest excess risk over learning rates over the plain regressor's at any learning rate.
 
     The plain regressor's is exact: with normal inputs its mean ``e`` obeys ``e' = (1 - 4 r + 4 r**2 (d + 2)) e +
-    4 r**2 d noise_std**2`` at each step of rate r, d the number of features.
+    4 r**2 d noise_std**2`` at each step of rate r, d the number of features; from zero it starts at the squared norm
+    of the true weights.
 
     Args:
         results: datasets by experiment.
@@ -178,14 +244,13 @@ def risk_over_plain(
         noise_std: of the labels.
         start: of the plain regressor: the experiment's, or zero.
     """
-    from reproduction.analysis.derived import excess_risk
-
     dataset = dataset_of(results, experiment)
     settings = json.loads(dataset.attrs["settings"])
     features, steps = int(settings["features"]), int(settings["steps"])
     rates = np.geomspace(1e-7, 0.9 / (features + 2), 400)
     kept = 1 - 4 * rates + 4 * rates**2 * (features + 2)
-    first = 1 / features + (features * float(settings["initial_variance"]) if start == "own" else 0.0)
+    first = float((true_weights(dataset) ** 2).sum())
+    first += features * float(settings["initial_variance"]) if start == "own" else 0.0
     settled = 4 * rates**2 * features * noise_std**2 / (1 - kept)
     plain = float((settled + (first - settled) * kept**steps).min())
     own = excess_risk(dataset).where(dataset["status"] == FINISHED)
@@ -193,11 +258,36 @@ def risk_over_plain(
     return best / plain
 
 
+def noise_features_ignored(results: Results, *, experiment: str, noise_std: float, threshold: float) -> xr.DataArray:
+    """Return the share of features without a true weight that the product ignores, less that of those with one.
+
+    Ignored is a weight below the threshold, at the learning rate of the product's smallest excess risk.
+
+    Args:
+        results: datasets by experiment.
+        experiment: a sweep of the regressors in which some features are noise.
+        noise_std: of the labels.
+        threshold: below which a weight counts as zero.
+    """
+    dataset = dataset_of(results, experiment)
+    at: At = {"parameterization": "rescaled", "noise_std": noise_std}
+    risk = select(excess_risk(dataset).where(dataset["status"] == FINISHED), at)
+    best = risk.fillna(np.inf).argmin("learning_rate")
+    ignored = abs(select(dataset["weight"], at).isel(learning_rate=best)) < threshold
+    is_noise = true_weights(dataset) == 0
+    gap: xr.DataArray = ignored.where(is_noise).mean("feature") - ignored.where(~is_noise).mean("feature")
+    return gap.drop_vars("learning_rate")
+
+
 STATISTICS: dict[str, Callable[..., xr.DataArray]] = {
+    "collapsed_against_the_exponent": collapsed_against_the_exponent,
     "descent_sparsity": descent_sparsity,
     "escape_over_descent": escape_over_descent,
+    "noise_features_ignored": noise_features_ignored,
     "phase_agreement": phase_agreement,
+    "phase_agreement_over_power_law": phase_agreement_over_power_law,
     "rank_against_exponents": rank_against_exponents,
+    "rank_against_exponents_over_constant": rank_against_exponents_over_constant,
     "risk_over_plain": risk_over_plain,
     "spread_of_predicted_rank": spread_of_predicted_rank,
 }
