@@ -158,7 +158,7 @@ function fromAddress() {
 // ---- knobs ----
 function knob(control) {
   const { name, label, kind, values } = control;
-  const output = make("output", { textContent: written(state[name]) });
+  const value = make("b", { textContent: written(state[name]) });
   let input;
   if (kind === "slider") {
     input = make("input", { type: "range", min: 0, max: values.length - 1, step: 1, value: values.indexOf(state[name]) });
@@ -168,8 +168,9 @@ function knob(control) {
     input.value = values.indexOf(state[name]);
   }
   input.name = name;
+  input.setAttribute("aria-label", label);
   input.addEventListener("input", () => change({ [name]: values[Number(input.value)] }));
-  const words = make("span", {}, `${label}${kind === "slider" ? ": " : ""}`, ...(kind === "slider" ? [output] : []));
+  const words = make("span", {}, `${label}${kind === "slider" ? ": " : ""}`, ...(kind === "slider" ? [value] : []));
   return make("label", {}, words, input);
 }
 function turnKnobs() {
@@ -178,7 +179,7 @@ function turnKnobs() {
     input.value = values.indexOf(state[name]);
     if (kind !== "slider") continue;
     input.setAttribute("aria-valuetext", written(state[name]));
-    input.closest("label").querySelector("output").textContent = written(state[name]);
+    input.closest("label").querySelector("b").textContent = written(state[name]);
   }
 }
 
@@ -214,8 +215,13 @@ function boxOf(chart, place) {
 async function draw(chart, box) {
   const sets = setsOf(chart);
   const spec = { ...structuredClone(chart.spec), description: chart.title, datasets: sets };
-  spec.config = { ...spec.config, ...LOOK };
-  const { view: drawn } = await vegaEmbed(box.querySelector(".drawing"), spec, { actions: false, renderer: chart.renderer ?? "svg" });
+  spec.config = { ...spec.config, ...LOOK, aria: false };
+  const drawing = box.querySelector(".drawing");
+  const { view: drawn } = await vegaEmbed(drawing, spec, { actions: false, renderer: chart.renderer ?? "svg" });
+  // To a screen reader a picture with a name, not a thousand marks; what it shows here is said above, all of it in the CSV.
+  drawing.setAttribute("role", "img");
+  drawing.setAttribute("aria-label", chart.title);
+  drawing.setAttribute("aria-describedby", "readout");
   drawn.addEventListener("click", (event, item) => click(item?.datum));
   return { chart, drawn };
 }
