@@ -222,6 +222,7 @@ async function draw(chart, box) {
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", chart.title);
   drawing.setAttribute("aria-describedby", "readout");
+  drawing.firstElementChild.setAttribute("aria-hidden", "true");
   drawn.addEventListener("click", (event, item) => click(item?.datum));
   return { chart, drawn };
 }
