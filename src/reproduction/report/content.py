@@ -345,6 +345,7 @@ def _figure(
         "notes": [note for note in dict.fromkeys(notes) if note],
         "experiments": list(entry.experiments),
         "tables": list(entry.tables),
+        "notebook": config.notebook_of(name).as_posix(),
         "wide": width > PAGE_WIDTH,
         "width": width,
         "height": height,

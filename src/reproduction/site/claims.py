@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from reproduction.analysis.claims import Claim, load_all
@@ -40,7 +41,7 @@ def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str
         if figure is not None:
             links |= _of_figure(figure, labels[figure], config, code)
         links |= {f"{name}.nc": f"results/{config.scale}/{name}.nc" for name in _results(claim, config)}
-        links |= _explored(claim, config)
+        links |= {f"explorer: {view}": where for view, where in explored(claim.experiments, config).items()}
         found.append(entry | {"figure": labels.get(figure or "", ""), "links": links})
     return found
 
@@ -58,11 +59,11 @@ def _results(claim: JudgedClaim, config: Config) -> list[str]:
     return [name for name in claim.experiments if name in config.experiments]
 
 
-def _explored(claim: JudgedClaim, config: Config) -> dict[str, str]:
-    """The view of the explorer in which to turn the knobs of the claim's experiments, or of their phase diagram."""
+def explored(experiments: Iterable[str], config: Config) -> dict[str, str]:
+    """Return the views of the explorer in which to turn the knobs of experiments, or of their phase diagrams."""
     known = {experiment: view for view, (_, experiment) in VIEWS.items() if experiment in config.experiments}
-    views = {known.get(name) or known.get(f"{name}_phase") for name in claim.experiments}
-    return {f"explorer: {view}": f"explorer/index.html#{view}" for view in VIEWS if view in views}
+    views = {known.get(name) or known.get(f"{name}_phase") for name in experiments}
+    return {view: f"explorer/index.html#{view}" for view in VIEWS if view in views}
 
 
 def _computed_by(claim: Claim, config: Config, code: Code) -> dict[str, str]:
