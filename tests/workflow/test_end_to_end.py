@@ -225,11 +225,14 @@ def test_the_sliders_of_the_explorer_show_what_the_result_file_holds(paper: Proj
     data = paper.result("sparsity_phase", "tiny").isel(parameterization=0)
     shares = data.sparsity.where(data.status == FINISHED)
     go(loaded, "sparsity")
+    stands: dict[str, int] = {}
     for noise, rate, threshold in itertools.product(
         range(data.sizes["noise_std"]), range(data.sizes["learning_rate"]), range(data.sizes["threshold"])
     ):
-        for name, place in (("noise_std", noise), ("learning_rate", rate), ("threshold", threshold)):
-            move(loaded, name, place)
+        wanted = {"noise_std": noise, "learning_rate": rate, "threshold": threshold}
+        for name in (name for name in wanted if stands.get(name) != wanted[name]):
+            move(loaded, name, wanted[name])
+        stands = wanted
         here = shares.isel(noise_std=noise, learning_rate=rate, threshold=threshold)
         said = numbers(loaded)
         assert said["finished"] == int(here.count())
