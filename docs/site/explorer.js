@@ -128,7 +128,9 @@ function said() {
     const line = rows(view.cubes[readout.cube], names.filter((name) => name !== along));
     const places = view.cubes[readout.cube].dims.find(({ name }) => name === along).values;
     numbers.onset = places.find((place) => median(line.filter((row) => row[along] === place).map(({ value }) => value)) >= level) ?? null;
-    text += numbers.onset === null ? " Nowhere at this noise have half of the weights vanished." : ` At this noise ${label} ${written(numbers.onset)} on.`;
+    const before = places[places.indexOf(numbers.onset) - 1];
+    const notYet = before === undefined ? "" : ` (at ${written(before)} not yet)`;
+    text += numbers.onset === null ? " Nowhere at this noise have half of the weights vanished." : ` At this noise ${label} ${written(numbers.onset)} on${notYet}.`;
     const { table, end, label: words } = readout.theory;
     const rate = view.tables[table].find((row) => row.end === end && row.noise_std === state.noise_std)?.rate;
     if (rate !== undefined) {
