@@ -27,6 +27,7 @@ html_sidebars = {"**": []}
 html_theme_options = {
     "navbar_center": ["links.html", "navbar-nav"],
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
     "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,

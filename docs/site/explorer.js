@@ -128,7 +128,9 @@ function said() {
     const line = rows(view.cubes[readout.cube], names.filter((name) => name !== along));
     const places = view.cubes[readout.cube].dims.find(({ name }) => name === along).values;
     numbers.onset = places.find((place) => median(line.filter((row) => row[along] === place).map(({ value }) => value)) >= level) ?? null;
-    text += numbers.onset === null ? " Nowhere at this noise have half of the weights vanished." : ` At this noise ${label} ${written(numbers.onset)} on.`;
+    const before = places[places.indexOf(numbers.onset) - 1];
+    const notYet = before === undefined ? "" : ` (at ${written(before)} not yet)`;
+    text += numbers.onset === null ? " Nowhere at this noise have half of the weights vanished." : ` At this noise ${label} ${written(numbers.onset)} on${notYet}.`;
     const { table, end, label: words } = readout.theory;
     const rate = view.tables[table].find((row) => row.end === end && row.noise_std === state.noise_std)?.rate;
     if (rate !== undefined) {
@@ -158,7 +160,7 @@ function fromAddress() {
 // ---- knobs ----
 function knob(control) {
   const { name, label, kind, values } = control;
-  const output = make("output", { textContent: written(state[name]) });
+  const value = make("b", { textContent: written(state[name]) });
   let input;
   if (kind === "slider") {
     input = make("input", { type: "range", min: 0, max: values.length - 1, step: 1, value: values.indexOf(state[name]) });
@@ -168,8 +170,9 @@ function knob(control) {
     input.value = values.indexOf(state[name]);
   }
   input.name = name;
+  input.setAttribute("aria-label", label);
   input.addEventListener("input", () => change({ [name]: values[Number(input.value)] }));
-  const words = make("span", {}, `${label}${kind === "slider" ? ": " : ""}`, ...(kind === "slider" ? [output] : []));
+  const words = make("span", {}, `${label}${kind === "slider" ? ": " : ""}`, ...(kind === "slider" ? [value] : []));
   return make("label", {}, words, input);
 }
 function turnKnobs() {
@@ -178,7 +181,7 @@ function turnKnobs() {
     input.value = values.indexOf(state[name]);
     if (kind !== "slider") continue;
     input.setAttribute("aria-valuetext", written(state[name]));
-    input.closest("label").querySelector("output").textContent = written(state[name]);
+    input.closest("label").querySelector("b").textContent = written(state[name]);
   }
 }
 
@@ -214,8 +217,14 @@ function boxOf(chart, place) {
 async function draw(chart, box) {
   const sets = setsOf(chart);
   const spec = { ...structuredClone(chart.spec), description: chart.title, datasets: sets };
-  spec.config = { ...spec.config, ...LOOK };
-  const { view: drawn } = await vegaEmbed(box.querySelector(".drawing"), spec, { actions: false, renderer: chart.renderer ?? "svg" });
+  spec.config = { ...spec.config, ...LOOK, aria: false };
+  const drawing = box.querySelector(".drawing");
+  const { view: drawn } = await vegaEmbed(drawing, spec, { actions: false, renderer: chart.renderer ?? "svg" });
+  // To a screen reader a picture with a name, not a thousand marks; what it shows here is said above, all of it in the CSV.
+  drawing.setAttribute("role", "img");
+  drawing.setAttribute("aria-label", chart.title);
+  drawing.setAttribute("aria-describedby", "readout");
+  drawing.firstElementChild.setAttribute("aria-hidden", "true");
   drawn.addEventListener("click", (event, item) => click(item?.datum));
   return { chart, drawn };
 }

@@ -76,4 +76,4 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
 
 def test_the_forge_runs_what_decides() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    assert [step["run"] for step in jobs["run"]["steps"] if "run" in step] == [".ci/run", "make site"]
+    assert [step["run"] for step in jobs["run"]["steps"] if "run" in step][-2:] == [".ci/run", "make site"]

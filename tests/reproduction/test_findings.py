@@ -16,7 +16,6 @@ from reproduction.errors import ConfigError
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.report import findings, prose
-from reproduction.report.content import ReportError
 from reproduction.report.findings import (
     END,
     START,
@@ -27,6 +26,7 @@ from reproduction.report.findings import (
     told,
     write_findings,
 )
+from reproduction.report.verdicts import ReportError
 
 ROOT = Path(__file__).parents[2]
 WORDS = ROOT / "paper" / "findings.yaml"

@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 
 from reproduction import formatting
+from reproduction.analysis.claims import load_all
 from reproduction.analysis.verdict_file import ClaimError, JudgedClaim
 from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
@@ -27,9 +28,10 @@ from reproduction.pipeline.config import SCALES, Config, FigureConfig, Origin, l
 from reproduction.pipeline.layout import Layout
 from reproduction.pipeline.points import points_of
 from reproduction.report import plotting, prose
-from reproduction.report.content import ReportError, figure_of, gather
+from reproduction.report.content import figure_of, gather
 from reproduction.report.gallery import caption
 from reproduction.report.render import make_paper, render_pdf, render_template
+from reproduction.report.verdicts import ReportError
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "paper"
@@ -141,7 +143,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of two figures, one experiment and two claims, with the real layout."""
     tmp_path = tmp_path_factory.mktemp("drawn")
     (tmp_path / "paper").mkdir()
-    for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
+    for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml", "findings.yaml"):
         shutil.copy(PAPER / name, tmp_path / "paper" / name)
     data = sparsity_results()
     store.write(data, tmp_path / "results" / "tiny" / "sparsity.nc")
@@ -276,8 +278,6 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
     report = gather(CONFIG, Layout(project))
     text = " ".join(run.get("text", "") for paragraph in report["abstract"] for run in paragraph)
     assert "judge 2 of its claims" in text
-    assert "Its 1 misprints and 1 slips" in text
-    assert "2 of 2 hold" in text
     assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
     assert report["apart"][0] == "apart: misprints and slips, 2 of 2 hold as they are meant"
     assert report["apart"][1] == "apart: extensions of ours, 1"
@@ -290,7 +290,8 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
 
 def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> None:
     figure = gather(CONFIG, Layout(project))["figures"]["fig3_left"]
-    assert figure["caption"] == [{"text": "See it rise. After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
+    assert figure["see"] == [{"text": "See it rise."}]
+    assert figure["caption"] == [{"text": "After 25,000 steps at λ of 1.6·10⁻⁴, 0.01 and 1, 3 seeds."}]
     assert figure["notes"] == ["tiny: 500 steps only"]
     assert figure["wide"]
     assert figure["width"] == pytest.approx(6.75 * 72)
@@ -298,7 +299,7 @@ def test_settings_axes_and_notes_are_those_of_the_result_file(project: Path) -> 
     changed.attrs["settings"] = json.dumps({**json.loads(changed.attrs["settings"]), "steps": 10**6})
     store.write(changed, project / "results" / "tiny" / "sparsity.nc")
     caption = gather(CONFIG, Layout(project))["figures"]["fig3_left"]["caption"]
-    assert caption == [{"text": "See it rise. After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
+    assert caption == [{"text": "After 10⁶ steps at λ of 1.6·10⁻⁴ and 0.01, 2 seeds."}]
 
 
 def test_headline_numbers_are_those_of_the_claims_and_controls_that_are_marked(project: Path) -> None:
@@ -327,6 +328,39 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     assert {entry["verdict"]: entry["count"] for entry in report["verdicts"]}["supported"] == "2"
     listed = [name for group in report["groups"] for name in group["claims"]]
     assert sorted(listed) == sorted(report["claims_by_id"])
+
+
+def test_claims_are_numbered_in_the_order_of_their_evidence_and_named_by_their_numbers(project: Path) -> None:
+    changes = [
+        {"id": "theorem", "place": "Theorem 9", "kind": "theory", "experiments": [], "weight": "core"},
+        {"id": "typo", "nature": "misprint"},
+        {"id": "minor", "weight": "detail", "verdict": "not decidable at this scale"},
+        {"id": "main", "weight": "core"},
+    ]
+    write_claims(project, claims_of(*changes))
+    report = gather(saying("As [%theorem] and [%nothing] say."), Layout(project))
+    order = [name for group in report["groups"] for name in group["claims"]]
+    assert order == ["main", "minor", "theorem", "typo"]
+    assert [report["claims_by_id"][name]["number"] for name in order] == ["1", "2", "3", "4"]
+    assert report["figures"]["fig3_left"]["text"] == [
+        {"text": "As "},
+        {"claim": "theorem", "text": "claim 3"},
+        {"text": " and "},
+        {"text": "claim nothing"},
+        {"text": " say."},
+    ]
+    assert [(group["key"], group["claims"]) for group in report["verdicts_of_core"]] == [
+        ("supported", ["main", "theorem"])
+    ]
+    assert report["undecided_claims"] == ["minor"]
+
+
+def test_what_was_found_stands_in_the_report_where_its_claims_do(project: Path) -> None:
+    assert gather(CONFIG, Layout(project))["findings"] == []
+    write_claims(project, claims_of({"id": "vanilla_never_sparse", "verdict": "supported"}))
+    told = gather(CONFIG, Layout(project))["findings"]
+    assert [(one["figure"], one["claims"]) for one in told] == [("fig3_left", ["vanilla_never_sparse"])]
+    assert told[0]["text"] == [{"text": "Rescaling <makes> weights vanish & stay (supported)"}]
 
 
 def test_own_claims_have_a_section_of_their_own_and_are_counted_nowhere(project: Path) -> None:
@@ -587,7 +621,7 @@ def texts(content: Any) -> Iterator[str]:
             yield from texts(value)
 
 
-NAMES = re.compile(r"\{[\w.]+\}|\[[@#]\w+\]|CIFAR-10|Oᵀw = 0|2E\[h\]|E\[h\] < 0|E\[h²\]")
+NAMES = re.compile(r"\{[\w.]+\}|\[[@#%]\w+\]|CIFAR-10|Oᵀw = 0|2E\[h\]|E\[h\] < 0|E\[h²\]")
 """What may hold a digit: references, names, and formulas."""
 
 
@@ -604,6 +638,8 @@ def test_every_citation_has_an_entry_and_every_named_figure_is_there() -> None:
     assert known["snakemake"]["author"] == "Köster, Johannes and Rahmann, Sven"
     named = {key for text in texts(WORDS) for key in re.findall(r"\[#(\w+)\]", text)}
     assert named <= set(FIGURE_WORDS)
+    claims = {key for text in texts(WORDS) for key in re.findall(r"\[%(\w+)\]", text)}
+    assert claims <= {claim.id for claim in load_all(Layout(ROOT).paper_claims, [])[0]}
 
 
 @pytest.mark.parametrize("scale", SCALES)

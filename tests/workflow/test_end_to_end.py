@@ -194,6 +194,19 @@ def explorer(site: Path, state: str) -> str:
     return f"{(site / 'explorer' / 'index.html').as_uri()}#{state}"
 
 
+@pytest.fixture(scope="module")
+def loaded(site: Path, browser: Any) -> Iterator[Any]:
+    """The explorer, loaded once for the tests that go through it, and each looks at another view or moves on."""
+    with opened(browser, explorer(site, "sparsity")) as page:
+        yield page
+
+
+def go(page: Any, state: str) -> dict[str, Any]:
+    """Turn the explorer to a view, as its links do, and return what it then says."""
+    page.evaluate("state => { location.hash = state; }", state)
+    return numbers(page)
+
+
 def numbers(page: Any) -> dict[str, Any]:
     """What the explorer says of where it is, once its charts are drawn."""
     page.wait_for_function("document.getElementById('view').dataset.ready === location.hash")
@@ -208,87 +221,104 @@ def move(page: Any, name: str, place: int) -> None:
     )
 
 
-def test_the_sliders_of_the_explorer_show_what_the_result_file_holds(paper: Project, site: Path, browser: Any) -> None:
+def test_the_sliders_of_the_explorer_show_what_the_result_file_holds(paper: Project, loaded: Any) -> None:
     data = paper.result("sparsity_phase", "tiny").isel(parameterization=0)
     shares = data.sparsity.where(data.status == FINISHED)
-    with opened(browser, explorer(site, "sparsity")) as page:
-        for noise, rate, threshold in itertools.product(
-            range(data.sizes["noise_std"]), range(data.sizes["learning_rate"]), range(data.sizes["threshold"])
-        ):
-            for name, place in (("noise_std", noise), ("learning_rate", rate), ("threshold", threshold)):
-                move(page, name, place)
-            here = shares.isel(noise_std=noise, learning_rate=rate, threshold=threshold)
-            said = numbers(page)
-            assert said["finished"] == int(here.count())
-            assert (said["median"] is None) == bool(here.isnull().all())
-            if said["median"] is not None:
-                assert said["median"] == pytest.approx(float(here.median("seed")), abs=1e-6)
-        drawn = page.locator("#charts svg, #charts canvas")
-        assert drawn.count() == 3
-        address = page.evaluate("location.href")
-        before = numbers(page)
-    with opened(browser, address) as again:
-        assert numbers(again) == before
+    go(loaded, "sparsity")
+    stands: dict[str, int] = {}
+    for noise, rate, threshold in itertools.product(
+        range(data.sizes["noise_std"]), range(data.sizes["learning_rate"]), range(data.sizes["threshold"])
+    ):
+        wanted = {"noise_std": noise, "learning_rate": rate, "threshold": threshold}
+        for name in (name for name in wanted if stands.get(name) != wanted[name]):
+            move(loaded, name, wanted[name])
+        stands = wanted
+        here = shares.isel(noise_std=noise, learning_rate=rate, threshold=threshold)
+        said = numbers(loaded)
+        assert said["finished"] == int(here.count())
+        assert (said["median"] is None) == bool(here.isnull().all())
+        if said["median"] is not None:
+            assert said["median"] == pytest.approx(float(here.median("seed")), abs=1e-6)
+    assert loaded.locator("#charts svg, #charts canvas").count() == 3
 
 
-def test_every_view_of_the_explorer_draws_and_reacts(site: Path, browser: Any) -> None:
-    with opened(browser, explorer(site, "sparsity"), width=380) as page:
-        ids = page.locator("nav a").evaluate_all("links => links.map((link) => link.id.slice(3))")
-        assert ids == list(VIEWS)
-        for name in ids:
-            page.locator(f"#to-{name}").click()
-            page.wait_for_function(
-                "document.getElementById('view').dataset.ready?.startsWith(location.hash.split('?')[0])"
-            )
-            assert page.locator("#charts svg, #charts canvas").count() == page.locator(".chart").count() > 0
-            assert page.evaluate("document.documentElement.scrollWidth") <= 380, name
-            before = page.evaluate("location.hash")
-            knob = page.locator("#knobs select, #knobs input").last
-            move(page, str(knob.get_attribute("name")), 0 if knob.input_value() != "0" else 1)
-            assert page.evaluate("location.hash") != before
+def test_a_screen_reader_finds_names_and_no_thousand_marks(loaded: Any) -> None:
+    """In Chromium's own tree, which follows a label to its first child that may have one."""
+    go(loaded, "sparsity")
+    session = loaded.context.new_cdp_session(loaded)
+    nodes = [node for node in session.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+    named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
+    assert {name for role, name in named if role == "slider"} == {"label noise σ", "learning rate λ"}
+    assert all(name for role, name in named if role in ("slider", "combobox", "button", "link", "image"))
+    pictures = [name for role, name in named if role == "image"]
+    assert len(pictures) == loaded.locator(".chart").count()
+    assert [role for role, _ in named if role.startswith("graphics")] == []
 
 
-def test_the_dynamics_of_the_page_are_those_of_the_experiment(site: Path, browser: Any) -> None:
+def test_every_view_of_the_explorer_draws_and_reacts(loaded: Any) -> None:
+    loaded.set_viewport_size({"width": 380, "height": 900})
+    ids = loaded.locator("nav a").evaluate_all("links => links.map((link) => link.id.slice(3))")
+    assert ids == list(VIEWS)
+    for name in ids:
+        loaded.locator(f"#to-{name}").click()
+        loaded.wait_for_function(
+            "document.getElementById('view').dataset.ready?.startsWith(location.hash.split('?')[0])"
+        )
+        assert loaded.locator("#charts svg, #charts canvas").count() == loaded.locator(".chart").count() > 0
+        assert loaded.evaluate("document.documentElement.scrollWidth") <= 380, name
+        before = loaded.evaluate("location.hash")
+        knob = loaded.locator("#knobs select, #knobs input").last
+        move(loaded, str(knob.get_attribute("name")), 0 if knob.input_value() != "0" else 1)
+        assert loaded.evaluate("location.hash") != before
+
+
+def test_the_dynamics_of_the_page_are_those_of_the_experiment(loaded: Any) -> None:
     settings = stationary_conditions.StationaryConditionsSettings()
     rng = np.random.default_rng(0)
-    with opened(browser, explorer(site, "plane")) as page:
-        for landscape in stationary_conditions.LANDSCAPES:
-            samples = settings.mean + 0.5 * rng.standard_normal(60)
-            for start in rng.uniform(-1.2, 1.2, (4, 2)):
-                theta, path = start, [start]
-                for sample in samples:
-                    theta = theta - 0.05 * stationary_conditions.gradient(landscape, theta, float(sample))
-                    path.append(theta)
-                given = [landscape, start.tolist(), 0.05, samples.tolist()]
-                shown = page.evaluate("(given) => dynamics.trajectory(...given)", given)
-                np.testing.assert_allclose(shown, path, rtol=1e-10, atol=1e-12)
-        for w in rng.uniform(-2, 2, (5, 2)):
-            samples = list(zip(two_neurons.INPUTS.tolist(), two_neurons.TARGETS.tolist(), strict=True))
-            given = {"at": w.tolist(), "samples": samples}
-            script = "({ at, samples }) => samples.map((sample) => dynamics.%s('exchange', at, sample))"
-            np.testing.assert_allclose(
-                page.evaluate(script % "gradient", given), two_neurons.sample_gradients(w), rtol=1e-12
-            )
-            np.testing.assert_allclose(page.evaluate(script % "loss", given), two_neurons.sample_losses(w), rtol=1e-12)
-        noise = np.array(page.evaluate("dynamics.normal(3, 20000)"))
-        assert abs(noise.mean()) < 0.03
-        assert abs(noise.std() - 1) < 0.03
+    for landscape in stationary_conditions.LANDSCAPES:
+        samples = settings.mean + 0.5 * rng.standard_normal(60)
+        for start in rng.uniform(-1.2, 1.2, (4, 2)):
+            theta, path = start, [start]
+            for sample in samples:
+                theta = theta - 0.05 * stationary_conditions.gradient(landscape, theta, float(sample))
+                path.append(theta)
+            given = [landscape, start.tolist(), 0.05, samples.tolist()]
+            shown = loaded.evaluate("(given) => dynamics.trajectory(...given)", given)
+            np.testing.assert_allclose(shown, path, rtol=1e-10, atol=1e-12)
+    for w in rng.uniform(-2, 2, (5, 2)):
+        samples = list(zip(two_neurons.INPUTS.tolist(), two_neurons.TARGETS.tolist(), strict=True))
+        given = {"at": w.tolist(), "samples": samples}
+        script = "({ at, samples }) => samples.map((sample) => dynamics.%s('exchange', at, sample))"
+        np.testing.assert_allclose(
+            loaded.evaluate(script % "gradient", given), two_neurons.sample_gradients(w), rtol=1e-12
+        )
+        np.testing.assert_allclose(loaded.evaluate(script % "loss", given), two_neurons.sample_losses(w), rtol=1e-12)
+    noise = np.array(loaded.evaluate("dynamics.normal(3, 20000)"))
+    assert abs(noise.mean()) < 0.03
+    assert abs(noise.std() - 1) < 0.03
 
 
-def test_a_start_on_a_condition_stays_and_one_off_it_does_not(site: Path, browser: Any) -> None:
+def test_a_start_on_a_condition_stays_and_one_off_it_does_not(loaded: Any) -> None:
     at = "plane?landscape={}&learning_rate=0.05&noise_std=0.5&seed=1&u={}&w={}"
-    with opened(browser, explorer(site, "plane")) as page:
-        for landscape, u, w, stays in (
-            ("rescaling", 1.2, 1.2, True),
-            ("rescaling", 0.5, -0.5, True),
-            ("rescaling", 1.2, 0.9, False),
-            ("exchange", 0.5, 0.5, True),
-            ("exchange", 0.5, -0.5, False),
-        ):
-            state = at.format(landscape, u, w)
-            page.evaluate("state => { location.hash = state; }", state)
-            page.wait_for_function("state => location.hash.includes(state.slice(0, 20))", arg=state)
-            assert numbers(page)["stays"] is stays, state
+    for landscape, u, w, stays in (
+        ("rescaling", 1.2, 1.2, True),
+        ("rescaling", 0.5, -0.5, True),
+        ("rescaling", 1.2, 0.9, False),
+        ("exchange", 0.5, 0.5, True),
+        ("exchange", 0.5, -0.5, False),
+    ):
+        state = at.format(landscape, u, w)
+        assert go(loaded, state)["stays"] is stays, state
+
+
+def test_an_address_that_is_sent_shows_the_same(site: Path, browser: Any, loaded: Any) -> None:
+    go(loaded, "sparsity")
+    move(loaded, "learning_rate", 1)
+    move(loaded, "threshold", 1)
+    said = numbers(loaded)
+    with opened(browser, str(loaded.evaluate("location.href"))) as again:
+        assert numbers(again) == said
+        assert serious(again) == {}
 
 
 def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: Path, browser: Any) -> None:
@@ -318,23 +348,24 @@ def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: 
 
 FEWER = """() => {
   for (const parent of document.querySelectorAll("main *"))
-    for (const child of [...parent.children].slice(8)) if (child.tagName === parent.children[0].tagName) child.remove();
+    for (const child of [...parent.children].slice(8))
+      if (child.tagName === parent.children[0].tagName && child.tagName !== "SECTION") child.remove();
 }"""
 """Leaves the first eight of many alike, such as rows of a table: axe takes a minute for thousands."""
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["index.html", "claims.html", "report/index.html", "explorer/index.html", "code/notebooks/fig1.ipynb.html"],
-)
-def test_axe_finds_nothing_serious(site: Path, browser: Any, address: str) -> None:
+def serious(page: Any) -> dict[str, str]:
+    """What axe minds most in a page."""
     from axe_playwright_python.sync_playwright import Axe
 
+    page.evaluate(FEWER)
+    # Without the style sheets: axe would load them again, which a page on disk may not.
+    found = Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+    return {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
+
+
+@pytest.mark.parametrize("address", ["claims.html", "report/index.html", "code/notebooks/fig1.ipynb.html"])
+def test_axe_finds_nothing_serious(site: Path, browser: Any, address: str) -> None:
+    """On a page of each kind; the explorer is looked at where it is loaded."""
     with opened(browser, (site / address).as_uri()) as page:
-        if "explorer" in address:
-            numbers(page)
-        page.evaluate(FEWER)
-        # Without the style sheets: axe would load them again, which a page on disk may not.
-        found = Axe().run(page, options={"preload": False}).response["violations"]
-        serious = {one["id"]: one["nodes"][0]["html"] for one in found if one["impact"] in ("serious", "critical")}
-        assert serious == {}
+        assert serious(page) == {}

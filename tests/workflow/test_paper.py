@@ -27,7 +27,7 @@ def made(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project
     """The small project with the report's files and a claim, after one run."""
     project = finished.copy(tmp_path_factory.mktemp("report") / "project")
     (project.folder / "paper").mkdir()
-    for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml"):
+    for name in ("main.typ", "index.html.j2", "references.bib", "text.yaml", "findings.yaml"):
         shutil.copy(ROOT / "paper" / name, project.folder / "paper" / name)
     write_claims(project, CLAIM)
     project.snakemake("paper")

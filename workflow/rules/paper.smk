@@ -1,6 +1,6 @@
 """The report: a PDF and a page of HTML, from the figures, the result files and the verdicts on the claims."""
 
-REPORT_SOURCES = ("text.yaml", "references.bib", "main.typ", "index.html.j2")
+REPORT_SOURCES = ("text.yaml", "findings.yaml", "references.bib", "main.typ", "index.html.j2")
 
 
 rule paper:

@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 from mirrorsym import measures
 from reproduction import formatting
 from reproduction.analysis.verdict_file import (
-    LIMITED,
     MENDED,
     NOT_SUPPORTED,
-    SUPPORTED,
     UNDECIDED,
+    WEIGHTS,
     JudgedClaim,
     JudgedControl,
     Verdicts,
     by_weight,
-    largest_finding,
     read_verdicts,
 )
-from reproduction.errors import UserError
 from reproduction.files import FileError, read_yaml
 from reproduction.pipeline import store
 from reproduction.pipeline.config import Config, load_experiment
@@ -35,24 +32,16 @@ from reproduction.pipeline.notes import by_origin
 from reproduction.pipeline.notes import words as words_of
 from reproduction.report import prose
 from reproduction.report.closing import seconds_by_part
+from reproduction.report.findings import Words, at_any_scale, read_words
+from reproduction.report.verdicts import MARKS, ReportError, counts_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-MARKS = {
-    SUPPORTED: {"key": "supported", "symbol": "✓"},
-    LIMITED: {"key": "limits", "symbol": "◐"},
-    NOT_SUPPORTED: {"key": "refuted", "symbol": "✗"},
-    UNDECIDED: {"key": "open", "symbol": "?"},
-}
-"""The verdicts with a short key and a symbol that needs no colour."""
 KINDS = {"theory": "Theory", "text": "Text", "appendix": "Appendix", "figure": "Other figures"}
+EXTENSIONS = ("extension",)
 PAGE_WIDTH = 300
 """Points from which a figure takes both columns."""
-
-
-class ReportError(UserError, ValueError):
-    """The report cannot be made."""
 
 
 def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
     Args:
         config: the configuration at that scale.
         layout: the project's paths; its folder has the scale's result files, claims and figures.
-        sources: the folder of ``text.yaml`` and ``references.bib``; ``paper`` if nothing else is said.
+        sources: the folder of ``text.yaml``, ``findings.yaml`` and ``references.bib``; ``paper`` if nothing is said.
 
     Raises:
         FileError: if a figure, a result file or the claims are missing.
@@ -78,17 +67,17 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
     if claims.scale != config.scale:
         raise ReportError(f"{path} is of the scale {claims.scale}, not {config.scale}; make it again")
     results = {name: store.read(layout.result(config.scale, name)) for name in config.experiments}
-    writer = _Writer(
-        {**_values(config, results), **counts_of(claims), "scale": config.scale}, prose.figure_labels(config.figures)
-    )
+    labels = prose.figure_labels(config.figures)
     asserted = by_weight(claim for claim in claims.claims if claim.nature == "claim")
     places = {claim.id: figure_of(claim, config) for claim in asserted}
+    groups = _groups(asserted, places, config, labels)
+    numbers = _numbers(groups, claims)
+    writer = _Writer({**_values(config, results), **counts_of(claims), "scale": config.scale}, labels, numbers)
     entries = {
         name: _figure(name, config, layout, results, writer)
         | {"claims": [claim.id for claim in asserted if places[claim.id] == name]}
         for name in config.figures
     }
-    labels = writer.labels
     report: dict[str, Any] = {
         "title": prose.fill(words["title"], writer.numbers),
         "subtitle": prose.fill(words["subtitle"], writer.numbers),
@@ -99,50 +88,107 @@ def gather(config: Config, layout: Layout, sources: Path | None = None) -> dict[
         "headlines": [row for claim in asserted for row in _headlines(claim, places[claim.id] or "", labels)],
         "figures": entries,
         "sections": _sections(words, config),
-        "claims_by_id": {claim.id: entry_of(claim) for claim in (*claims.claims, *claims.own)},
+        "findings": _told(read_words(sources / "findings.yaml"), claims, writer),
+        "claims_by_id": {
+            claim.id: entry_of(claim) | {"number": numbers[claim.id]} for claim in (*claims.claims, *claims.own)
+        },
+        "verdicts_of_core": _by_verdict((claim for claim in asserted if claim.weight == WEIGHTS[0]), numbers),
         "elsewhere": {
             "title": words["elsewhere"],
             "claims": [claim.id for claim in asserted if places[claim.id] is None],
         },
-        "mended": _part(words["mended"], claims.claims, MENDED, writer),
-        "extensions": _part(words["extensions"], claims.claims, ("extension",), writer),
-        "own": {"title": words["own"], "claims": [claim.id for claim in claims.own]},
+        "mended": _part(words["mended"], claims, MENDED, writer),
+        "extensions": _part(words["extensions"], claims, EXTENSIONS, writer),
+        "own": {"title": words["own"], "claims": [claim.id for claim in claims.own], "figure": ""},
         "choices": _choices(config, writer),
-        "deviating": _deviations(words, claims, results, writer, config),
+        "deviating": _deviations(words, results, writer),
+        "set_by": _settings(claims, results, config),
         "seconds": _compute(config, layout, results),
         "hashes": [{"experiment": name, **_provenance(data)} for name, data in results.items()],
         "software": _merged(results.values(), "software"),
         "code": _merged(results.values(), "code_version"),
         "verdicts": _verdicts(claims),
         "apart": [prose.fill(words[part]["counted"], writer.numbers) for part in ("mended", "extensions")],
-        "groups": _groups(asserted, places, config, labels),
+        "groups": groups,
     }
     report["groups"] += [report[part] for part in ("mended", "extensions", "own") if report[part]["claims"]]
+    report["theory_findings"] = [
+        {"head": one["head"], "text": writer.runs(one["text"])} for one in words["theory"]["findings"]
+    ]
     report["failed_claims"] = _findings(claim for claim in asserted if claim.verdict == NOT_SUPPORTED)
+    report["undecided_claims"] = [
+        name for name in numbers if name in places and report["claims_by_id"][name]["verdict"] == UNDECIDED
+    ]
     parts = (
         "introduction",
         "method",
+        "core",
         "results",
+        "theory",
         "failed",
+        "undecided",
         "open",
         "deviations",
+        "settings",
         "compute",
         "reproducibility",
         "claims",
     )
     for part in parts:
-        text = words[part].get("none" if part == "failed" and not report["failed_claims"] else "text", [])
+        text = words[part].get("text" if report.get(f"{part}_claims", True) else "none", [])
         report[part] = {"title": words[part]["title"], "text": writer.paragraphs(text)}
     report["references"] = _references(words["references"], prose.cited(report), sources)
     return report
 
 
-def _part(words: Mapping[str, Any], claims: Iterable[JudgedClaim], natures: Iterable[str], writer: _Writer) -> Any:
+def _part(words: Mapping[str, Any], claims: Verdicts, natures: Iterable[str], writer: _Writer) -> Any:
     """A section of claims that are none of the paper's own: its words, and the ids in the order of their weight."""
+    return {
+        "title": words["title"],
+        "text": writer.paragraphs(words["text"]),
+        "claims": _of_nature(claims, natures),
+        "figure": "",
+    }
+
+
+def _of_nature(claims: Verdicts, natures: Iterable[str]) -> list[str]:
+    """The ids of the claims of some natures in the order of their weight, with what follows from one after it."""
     wanted = set(natures)
-    findings = _findings(by_weight(claim for claim in claims if claim.nature in wanted))
-    chosen = [name for finding in findings for name in (finding["claim"], *finding["consequences"])]
-    return {"title": words["title"], "text": writer.paragraphs(words["text"]), "claims": chosen}
+    findings = _findings(by_weight(claim for claim in claims.claims if claim.nature in wanted))
+    return [name for finding in findings for name in (finding["claim"], *finding["consequences"])]
+
+
+def _numbers(groups: Iterable[Mapping[str, Any]], claims: Verdicts) -> dict[str, str]:
+    """The claims' numbers in the report, by id, in the order in which their evidence stands."""
+    own = [claim.id for claim in claims.own]
+    order = [name for group in groups for name in group["claims"]]
+    order += [*_of_nature(claims, MENDED), *_of_nature(claims, EXTENSIONS), *own]
+    return {name: str(number) for number, name in enumerate(order, start=1)}
+
+
+def _by_verdict(claims: Iterable[JudgedClaim], numbers: Mapping[str, str]) -> list[dict[str, Any]]:
+    listed = sorted(claims, key=lambda claim: int(numbers[claim.id]))
+    groups = [
+        {**mark, "verdict": verdict, "claims": [claim.id for claim in listed if claim.verdict == verdict]}
+        for verdict, mark in MARKS.items()
+    ]
+    return [group for group in groups if group["claims"]]
+
+
+def _told(words: Words, claims: Verdicts, writer: _Writer) -> list[dict[str, Any]]:
+    """What was found, in the words for a stranger; of a sentence only where the results have its claims."""
+    known = {claim.id for claim in claims.claims}
+    return [
+        {
+            "head": one.head,
+            "text": writer.runs(one.text),
+            "figure": one.figure if one.figure in writer.labels else "",
+            "label": writer.labels.get(one.figure, ""),
+            "claims": [name for name in one.claims if name in known],
+        }
+        for one in at_any_scale(words, claims).findings
+        if known & set(one.claims)
+    ]
 
 
 def _findings(claims: Iterable[JudgedClaim]) -> list[dict[str, Any]]:
@@ -158,11 +204,11 @@ def _findings(claims: Iterable[JudgedClaim]) -> list[dict[str, Any]]:
 class _Writer:
     """Turns the words into runs, with the report's numbers and its names of figures."""
 
-    def __init__(self, numbers: Mapping[str, str], labels: Mapping[str, str]) -> None:
-        self.numbers, self.labels = numbers, labels
+    def __init__(self, numbers: Mapping[str, str], labels: Mapping[str, str], claims: Mapping[str, str]) -> None:
+        self.numbers, self.labels, self.claims = numbers, labels, claims
 
     def runs(self, text: str) -> list[prose.Run]:
-        return prose.runs(text, self.numbers, self.labels)
+        return prose.runs(text, self.numbers, self.labels, self.claims)
 
     def paragraphs(self, texts: Iterable[str | dict[str, str]]) -> list[list[prose.Run]]:
         return [[dict(text)] if isinstance(text, dict) else self.runs(text) for text in texts]
@@ -212,20 +258,6 @@ def _values(config: Config, results: Mapping[str, xr.Dataset]) -> dict[str, str]
                 found[f"{name}.{key}.first"] = formatting.setting(value[0])
                 found[f"{name}.{key}.last"] = formatting.setting(value[-1])
     return found
-
-
-def counts_of(claims: Verdicts) -> dict[str, str]:
-    """Return how many of the claims have each verdict and nature, by the names that the words use."""
-    verdicts = [claim.verdict for claim in claims.claims if claim.nature == "claim"]
-    counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
-    for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
-        counts[f"claims.{name}"] = str(sum(claim.nature in natures for claim in claims.claims))
-    counts["claims.one_finding"] = str(largest_finding(claims.claims))
-    held = [claim.verdict == SUPPORTED for claim in claims.claims if claim.nature in MENDED]
-    counts |= {"claims.mended": str(sum(held)), "claims.printed": str(len(held))}
-    confidence = sorted({claim.confidence for claim in claims.claims})
-    percent = formatting.values([100 * value for value in confidence])
-    return {**counts, "claims.total": str(len(verdicts)), "claims.confidence": percent}
 
 
 def _verdicts(claims: Verdicts) -> list[dict[str, str]]:
@@ -300,18 +332,20 @@ def _figure(
             raise FileError(f"{path} is missing; make it with snakemake --cores all {name}")
     width, height = _size(layout.figure(config.scale, name, "svg"))
     notes = [results[part].attrs["scale_note"] for part in entry.experiments]
-    caption = writer.runs(f"{entry.see} {entry.caption}")
-    plain = "".join(run.get("text", "") for run in caption)
+    see, caption = writer.runs(entry.see), writer.runs(entry.caption)
+    plain = " ".join("".join(run.get("text", "") for run in part) for part in (see, caption))
     return {
         "id": name,
         "label": writer.labels[name],
         "title": entry.title[:1].upper() + entry.title[1:],
+        "see": see,
         "caption": caption,
-        "alt": f"{writer.labels[name]}: {entry.title}. {plain}".strip(),
+        "alt": f"{writer.labels[name]}: {entry.title}. {plain.strip()}".strip(),
         "text": writer.runs(entry.text),
         "notes": [note for note in dict.fromkeys(notes) if note],
         "experiments": list(entry.experiments),
         "tables": list(entry.tables),
+        "notebook": config.notebook_of(name).as_posix(),
         "wide": width > PAGE_WIDTH,
         "width": width,
         "height": height,
@@ -347,10 +381,8 @@ def _choices(config: Config, writer: _Writer) -> list[dict[str, Any]]:
     return found
 
 
-def _deviations(
-    words: Mapping[str, Any], claims: Verdicts, results: Mapping[str, xr.Dataset], writer: _Writer, config: Config
-) -> list[list[prose.Run]]:
-    """The stand-ins of this scale, where each experiment has its settings from, and what deviates at every scale."""
+def _deviations(words: Mapping[str, Any], results: Mapping[str, xr.Dataset], writer: _Writer) -> list[list[prose.Run]]:
+    """The stand-ins of this scale, and what deviates at every scale."""
     part = words["deviations"]
     found = [
         writer.runs(entry["text"])
@@ -358,6 +390,12 @@ def _deviations(
         if entry["experiment"] in results
         and json.loads(results[entry["experiment"]].attrs["settings"]).get(entry["setting"]) == entry["value"]
     ]
+    return [*found, *(writer.runs(text) for text in part["always"])]
+
+
+def _settings(claims: Verdicts, results: Mapping[str, xr.Dataset], config: Config) -> list[list[prose.Run]]:
+    """Where each experiment has its settings from, and how this scale differs."""
+    found: list[list[prose.Run]] = []
     for name, data in results.items():
         note = data.attrs["scale_note"]
         said = claims.notes.get(name, "")
@@ -366,7 +404,7 @@ def _deviations(
         listed = [f"{head}: {', '.join(words_of(*one) for one in said.items())}" for head, said in sources if said]
         if any(texts) or listed:
             found.append([{"code": name}, {"text": f": {'; '.join(filter(None, [*texts, *listed]))}."}])
-    return [*found, *(writer.runs(text) for text in part["always"])]
+    return found
 
 
 def _compute(config: Config, layout: Layout, results: Mapping[str, xr.Dataset]) -> dict[str, Any]:
@@ -412,11 +450,11 @@ def _groups(
     found = []
     for name, figure in config.figures.items():
         chosen = [claim.id for claim in claims if places[claim.id] == name]
-        found.append({"title": f"{labels[name]}: {figure.title}", "claims": chosen})
+        found.append({"title": f"{labels[name]}: {figure.title}", "claims": chosen, "figure": name})
     rest = [claim for claim in claims if places[claim.id] is None]
     for kind in dict.fromkeys(claim.kind for claim in rest):
         chosen = [claim.id for claim in rest if claim.kind == kind]
-        found.append({"title": KINDS.get(kind, kind), "claims": chosen})
+        found.append({"title": KINDS.get(kind, kind), "claims": chosen, "figure": ""})
     return [group for group in found if group["claims"]]
 
 

@@ -15,7 +15,7 @@ from reproduction.formatting import number, typeset
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.report import prose
-from reproduction.report.content import ReportError, counts_of
+from reproduction.report.verdicts import ReportError, counts_of
 
 START, END = "<!-- findings: made by `mirrorsym findings` -->", "<!-- end of the findings -->"
 DIGITS = 2

@@ -1,7 +1,8 @@
 """The report's words: a YAML file in which numbers stand as references, and the references that it cites.
 
 A text may hold ``{sparsity.steps}`` (a value of an experiment), ``[@key]`` (a citation), ``[#fig3_left]`` (a figure),
-``[words](#compute)`` (a section) and code between backticks. It is parsed once, into runs; PDF and HTML lay them out.
+``[%id]`` (a claim), ``[words](#compute)`` (a section) and code between backticks. It is parsed once, into runs; PDF and
+HTML lay them out.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import Any
 from reproduction.errors import UserError, nearest
 
 Run = dict[str, Any]
-"""One of {"text"}, {"cite"}, {"code"}, {"figure", "text"} and {"anchor", "text"}."""
+"""One of {"text"}, {"cite"}, {"code"}, {"figure", "text"}, {"claim", "text"} and {"anchor", "text"}."""
 
 _VALUE = re.compile(r"\{([\w.]+)\}")
 _TOKEN = re.compile(
-    r"\[@(?P<cite>\w+)\]|\[#(?P<figure>\w+)\]|`(?P<code>[^`]+)`|\[(?P<text>[^\]]+)\]\(#(?P<anchor>\w+)\)"
+    r"\[@(?P<cite>\w+)\]|\[#(?P<figure>\w+)\]|\[%(?P<claim>\w+)\]|`(?P<code>[^`]+)`"
+    r"|\[(?P<text>[^\]]+)\]\(#(?P<anchor>\w+)\)"
 )
 _ENTRY = re.compile(r"@(\w+)\s*\{\s*(\w+)\s*,(.*?)\n\}", re.DOTALL)
 _FIELD = re.compile(r"(\w+)\s*=\s*\{(.*?)\}\s*(?:,|$)\s*(?=\w+\s*=|$)", re.DOTALL)
@@ -45,13 +47,16 @@ def fill(text: str, numbers: Mapping[str, str]) -> str:
     return " ".join(_VALUE.sub(value, text).split())
 
 
-def runs(text: str, numbers: Mapping[str, str], labels: Mapping[str, str]) -> list[Run]:
-    """Return a paragraph as runs of plain text, citations, figures, links and code.
+def runs(
+    text: str, numbers: Mapping[str, str], labels: Mapping[str, str], claims: Mapping[str, str] | None = None
+) -> list[Run]:
+    """Return a paragraph as runs of plain text, citations, figures, claims, links and code.
 
     Args:
         text: the paragraph.
         numbers: the formatted values that it may refer to.
         labels: what the figures are called, by id; a figure that is not among them is named and not linked.
+        claims: the numbers of the claims, by id; with one that is not among them the same.
 
     Raises:
         ProseError: if a value is not there.
@@ -66,6 +71,9 @@ def runs(text: str, numbers: Mapping[str, str], labels: Mapping[str, str]) -> li
         if "figure" in given:
             name = given["figure"]
             given = {"figure": name, "text": labels[name]} if name in labels else {"text": _paper_label(name) or name}
+        if "claim" in given:
+            name, known = given["claim"], claims or {}
+            given = {"claim": name, "text": f"claim {known[name]}"} if name in known else {"text": f"claim {name}"}
         found.append(given)
         end = match.end()
     return [*found, {"text": filled[end:]}] if end < len(filled) else found

@@ -13,7 +13,8 @@ from reproduction.files import write_atomically
 from reproduction.formatting import spread
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
-from reproduction.report.content import ReportError, gather
+from reproduction.report.content import gather
+from reproduction.report.verdicts import ReportError
 
 
 def make_paper(config: Config, layout: Layout, sources: Path | None = None) -> list[Path]:

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reproduction.analysis.verdict_file import read_verdicts
+from reproduction.analysis.verdict_file import Verdicts, read_verdicts
 from reproduction.errors import UserError
 from reproduction.files import FileError, write_atomically
+from reproduction.pipeline import store
 from reproduction.pipeline.config import Config
 from reproduction.pipeline.layout import Layout
 from reproduction.report import prose
 from reproduction.report.findings import at_any_scale, read_words
 from reproduction.report.render import render_template
-from reproduction.site.claims import entries
+from reproduction.site.claims import entries, explored
 from reproduction.site.code import Code
 
 DOCUMENTS = ("docs/*.md", "*.md", "config/README.md", "claims/README.md", "envs/README.md")
@@ -78,14 +79,9 @@ def _stage(config: Config, layout: Layout, source: Path) -> None:
     shutil.copy(root / "docs" / "site" / "conf.py", source / "conf.py")
     labels = prose.figure_labels(config.figures)
     verdicts = read_verdicts(layout.claims(config.scale))
-    words = at_any_scale(read_words(root / "paper" / "findings.yaml"), verdicts).model_dump()
-    for one in words["findings"]:
-        one["html"] = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(one["text"], quote=False))
-    first = words["findings"][0]["figure"]
-    start = {"words": words, "label": labels[first], "see": config.figures[first].see}
     listed = entries(verdicts, config, layout, labels, code)
     made = {
-        "index.md": _filled(start, root, "index.md.j2"),
+        "index.md": _filled(_start(config, layout, labels, verdicts), root, "index.md.j2"),
         "claims.md": _filled({"claims": listed, "scale": config.scale, "total": len(listed)}, root, "claims.md.j2"),
         "api.md": _api(),
     }
@@ -98,6 +94,18 @@ def _stage(config: Config, layout: Layout, source: Path) -> None:
 
     write_atomically(extra / "explorer" / "index.html", page(config, layout, root / "docs" / "site"))
     code.write(extra)
+
+
+def _start(config: Config, layout: Layout, labels: Mapping[str, str], verdicts: Verdicts) -> dict[str, Any]:
+    """What the start page says: the findings, the first one's figure, and which code computed what is shown."""
+    words = at_any_scale(read_words(layout.root / "paper" / "findings.yaml"), verdicts).model_dump()
+    for one in words["findings"]:
+        one["explorer"] = next(iter(explored(config.figures[one["figure"]].experiments, config).values()), "")
+        one["html"] = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(one["text"], quote=False))
+    first = words["findings"][0]["figure"]
+    versions = {store.read(layout.result(config.scale, name)).attrs["code_version"] for name in config.experiments}
+    shown = {"label": labels[first], "see": config.figures[first].see}
+    return {"words": words, **shown, "scale": config.scale, "code": ", ".join(sorted(versions))}
 
 
 def _filled(content: Mapping[str, Any], root: Path, template: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from reproduction.analysis.claims import Claim, load_all
@@ -12,6 +13,7 @@ from reproduction.pipeline.layout import Layout
 from reproduction.report.content import entry_of, figure_of
 from reproduction.report.findings import lines_of_claims
 from reproduction.site.code import Code
+from reproduction.site.explorer.views import VIEWS
 
 
 def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str, str], code: Code) -> list[Any]:
@@ -34,10 +36,12 @@ def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str
         file, line = places[claim.id]
         figure = figure_of(claim, config)
         entry = entry_of(claim) | {"kind": claim.kind, "section": file.stem.replace("_", " ")}
-        links = {"line in claims/": code.link(file.as_posix(), line)} | _computed_by(written[claim.id], config, code)
+        links = {f"rule: {file}, line {line}": code.link(file.as_posix(), line)}
+        links |= _computed_by(written[claim.id], config, code)
         if figure is not None:
             links |= _of_figure(figure, labels[figure], config, code)
         links |= {f"{name}.nc": f"results/{config.scale}/{name}.nc" for name in _results(claim, config)}
+        links |= {f"explorer: {view}": where for view, where in explored(claim.experiments, config).items()}
         found.append(entry | {"figure": labels.get(figure or "", ""), "links": links})
     return found
 
@@ -47,12 +51,19 @@ def _of_figure(figure: str, label: str, config: Config, code: Code) -> dict[str,
     return {
         label: f"report/index.html#{figure}",
         **{name: f"figures/{config.scale}/{name}" for name in tables},
-        "notebook": code.link(config.notebook_of(figure).as_posix()),
+        f"notebook: {figure}": code.link(config.notebook_of(figure).as_posix()),
     }
 
 
 def _results(claim: JudgedClaim, config: Config) -> list[str]:
     return [name for name in claim.experiments if name in config.experiments]
+
+
+def explored(experiments: Iterable[str], config: Config) -> dict[str, str]:
+    """Return the views of the explorer in which to turn the knobs of experiments, or of their phase diagrams."""
+    known = {experiment: view for view, (_, experiment) in VIEWS.items() if experiment in config.experiments}
+    views = {known.get(name) or known.get(f"{name}_phase") for name in experiments}
+    return {view: f"explorer/index.html#{view}" for view in VIEWS if view in views}
 
 
 def _computed_by(claim: Claim, config: Config, code: Code) -> dict[str, str]:
@@ -63,11 +74,11 @@ def _computed_by(claim: Claim, config: Config, code: Code) -> dict[str, str]:
     named = [statistic.function, (arguments.get("at") or {}).get("check")]
     derived = variable.get("name") if isinstance(variable, dict) else variable
     named.append(derived if derived in DERIVED else None)
-    found = {f"{name}()": where for name in named if isinstance(name, str) and (where := code.function(name))}
+    found = {f"code: {name}()": where for name in named if isinstance(name, str) and (where := code.function(name))}
     for name in claim.experiments:
         if name in config.experiments:
             module = module_path(config.module_of(name)).replace(".", "/")
             file = f"src/{module}.py"
             file = file if (code.root / file).is_file() else f"src/{module}/__init__.py"
-            found[f"experiment {name}"] = code.link(file)
+            found[f"experiment: {name}"] = code.link(file)
     return found
