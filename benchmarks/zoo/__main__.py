@@ -226,9 +226,9 @@ def page(rows: dict[str, Row]) -> str:
         f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries written down by hand for Llama, "
         "GPT-2, ViT, ResNet18 and ResNetV2 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
         "",
-        "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
-        "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "
-        f"were not understood ([library.md](library.md#what-is-out-of-reach)). {_versions(rows.values())}",
+        "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model, pages of "
+        "the libraries' own files aside. Of Torch-Pruning's groups: found / true ones. *Not followed* are operations "
+        f"that were not understood ([library.md](library.md#what-is-out-of-reach)). {_versions(rows.values())}",
         "",
         *_table(small, pruning=True),
         "",
