@@ -30,6 +30,7 @@ from benchmarks.zoo.models import FULL, SERIES, SMALL, Entry
 from benchmarks.zoo.pruning import exchanges
 from mirrorsym import find_symmetries
 from mirrorsym.symmetries import Symmetries
+from mirrorsym.symmetries.verify import Check
 
 JSON, PAGE = Path("results/zoo.json"), Path("docs/zoo.md")
 SINGLY = 30
@@ -46,7 +47,7 @@ class Row:
         model_mb: what its parameters and buffers take in memory, in megabytes.
         seconds: of a processor, for finding the symmetries on one thread.
         peak_mb: how much more memory the process held at most meanwhile than with the model loaded, in megabytes.
-        activations_mb: how much of it one backward pass keeps of the values between the layers, in megabytes.
+        beside_mb: the same without what the backward passes keep of the values between the layers, in megabytes.
         kinds: how many symmetries of each kind.
         wrong: those that do not hold, in words.
         unfollowed: operations that were not followed, and how often.
@@ -62,7 +63,7 @@ class Row:
     model_mb: float = 0.0
     seconds: float = 0.0
     peak_mb: float = 0.0
-    activations_mb: float = 0.0
+    beside_mb: float = 0.0
     kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     wrong: list[str] = dataclasses.field(default_factory=list)
     unfollowed: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -85,14 +86,17 @@ def measure(entry: Entry) -> Row:
     model, inputs, keywords = entry.make()
     row = Row(entry.name, parameters=sum(p.numel() for p in model.parameters()), search=version())
     row.model_mb = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]) / 1e6
-    before, start = _forget_peak(), time.process_time()
-    try:
-        found = find_symmetries(model, *inputs, **keywords)
-    except Exception as error:  # a network that is refused is a row of the table
-        row.error = f"{type(error).__name__}: {error}"
-        return row
-    row.seconds, row.peak_mb = time.process_time() - start, _memory_mb("VmHWM") - before
-    row.activations_mb = _activations_mb(model, inputs, keywords)
+    activations = _activations_mb(model, inputs, keywords)
+    with _Peaks() as peaks:
+        start = time.process_time()
+        try:
+            found = find_symmetries(model, *inputs, **keywords)
+        except Exception as error:  # a network that is refused is a row of the table
+            row.error = f"{type(error).__name__}: {error}"
+            return row
+        row.seconds = time.process_time() - start
+    row.peak_mb = max(peaks.outside, peaks.inside)
+    row.beside_mb = max(peaks.outside, peaks.inside - activations)
     row.kinds = dict(collections.Counter(symmetry.kind for symmetry in found))
     row.unfollowed = dict(collections.Counter(part.operation for part in found.unfollowed))
     row.unused = len(found.unused_parameters)
@@ -144,16 +148,45 @@ def _activations_mb(model: torch.nn.Module, inputs: tuple[Any, ...], keywords: M
     return sum(kept.values()) / 1e6
 
 
+class _Peaks:
+    """The most memory that a search held, in megabytes beyond the loaded model: in its backward passes, and else.
+
+    Activations are kept in the backward passes alone, so that only there they may be taken off. Pages of the libraries'
+    own files, which are read as their functions are first called, are not the search's.
+    """
+
+    def __init__(self) -> None:
+        self.inside, self.outside = 0.0, 0.0
+
+    def __enter__(self) -> _Peaks:
+        self._before = _memory_mb("VmRSS")
+        self._files = _memory_mb("RssFile")
+        self._charge = Check.charge
+
+        def charge(*args: Any, **kwargs: Any) -> None:
+            self.outside = max(self.outside, self._peak())
+            self._charge(*args, **kwargs)
+            self.inside = max(self.inside, self._peak())
+
+        Check.charge = charge  # type: ignore[method-assign]
+        self._peak()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        Check.charge = self._charge  # type: ignore[method-assign]
+        self.outside = max(self.outside, self._peak())
+
+    def _peak(self) -> float:
+        """Return the most since the last call, and begin anew."""
+        most = _memory_mb("VmHWM") - self._before - (_memory_mb("RssFile") - self._files)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return most
+
+
 def _memory_mb(field: str) -> float:
-    """Return the memory that this process holds (``VmRSS``) or held at most (``VmHWM``)."""
+    """Return memory of this process: what it holds (``VmRSS``), of files (``RssFile``), held at most (``VmHWM``)."""
     (line,) = [line for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if field in line]
     return int(line.split()[1]) / 1e3
-
-
-def _forget_peak() -> float:
-    """Let the most that this process held be what it holds now; return that."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _memory_mb("VmRSS")
 
 
 # --- the page ---
@@ -193,16 +226,16 @@ def page(rows: dict[str, Row]) -> str:
         f"- {sum(a for a, _ in hand)} of {sum(b for _, b in hand)} symmetries written down by hand for Llama, "
         "GPT-2, ViT, ResNet18 and ResNetV2 were found ([benchmarks/zoo/expected.py](../benchmarks/zoo/expected.py)).",
         "",
-        "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model. Of "
-        "Torch-Pruning's groups: found / true ones. *Not followed* are operations that "
-        f"were not understood ([library.md](library.md#what-is-out-of-reach)). {_versions(rows.values())}",
+        "Seconds are of one thread of a CPU. Memory is what the process held at most beyond the loaded model, pages of "
+        "the libraries' own files aside. Of Torch-Pruning's groups: found / true ones. *Not followed* are operations "
+        f"that were not understood ([library.md](library.md#what-is-out-of-reach)). {_versions(rows.values())}",
         "",
         *_table(small, pruning=True),
         "",
         "## At the sizes that people train",
         "",
-        "Two samples. In brackets: memory without the activations that one backward pass keeps, as a multiple of the "
-        "model's own.",
+        "Two samples. In brackets: memory without the activations that the two backward passes keep, as a multiple of "
+        "the model's own; in double precision, parameters alone are two.",
         "",
         *_table(full, pruning=False),
         "",
@@ -231,7 +264,7 @@ def _versions(rows: Iterable[Row]) -> str:
 
 def _multiple(row: Row) -> float:
     """Return the memory beside activations as a multiple of the model's own."""
-    return (row.peak_mb - row.activations_mb) / row.model_mb if row.model_mb else 0.0
+    return row.beside_mb / row.model_mb if row.model_mb else 0.0
 
 
 def _table(rows: list[Row], pruning: bool) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from benchmarks.zoo.living import Living, State
 from mirrorsym import Symmetry
+from mirrorsym.symmetries.acting import transformed
 
 HELD = 1e-9
 """Relative change of the outputs up to which a transformation changes nothing, above rounding that is larger."""
@@ -73,7 +74,7 @@ def _violated(found: Sequence[Symmetry], living: Living, rng: torch.Generator) -
 def _search(found: Sequence[Symmetry], elements: Sequence[Tensor], living: Living) -> Iterator[Wrong]:
     state: State = living.state
     for symmetry, element in zip(found, elements, strict=True):
-        state = symmetry.transform(state, element)
+        state = transformed(state, [(symmetry, element)])  # as symmetry.transform, without a copy of the rest
     change = living.change(state)
     if change <= max(HELD, 1e4 * living.floor):
         return
@@ -88,7 +89,7 @@ def _search(found: Sequence[Symmetry], elements: Sequence[Tensor], living: Livin
 def _half(symmetry: Symmetry, living: Living, rng: torch.Generator) -> float:
     element = next(ELEMENTS[symmetry.kind](symmetry.units, rng))
     half = dict(living.state)
-    for name, after in symmetry.transform(living.state, element).items():
+    for name, after in transformed(living.state, [(symmetry, element)]).items():
         before = living.state[name]
         if after is not before:
             half[name] = torch.where(torch.rand(before.shape, generator=rng) < 0.5, after, before)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mirrorsym import Symmetry
+from mirrorsym.symmetries.acting import transformed
 
 State = Mapping[str, Tensor]
 EXCHANGING = ("permutation", "rotation", "general_linear")
@@ -102,12 +103,13 @@ def _steps(found: Sequence[Symmetry], state: State, target: State, name: str) ->
             if first == second and symmetry.kind in FLIPPING:
                 signs = torch.ones(symmetry.units, dtype=torch.double)
                 signs[first] = -1
-                yield symmetry.transform(state, signs if symmetry.kind == "sign_flip" else torch.diag(signs))
+                element = signs if symmetry.kind == "sign_flip" else torch.diag(signs)
+                yield transformed(state, [(symmetry, element)])
             elif first != second and symmetry.kind in EXCHANGING:
                 order = torch.arange(symmetry.units)
                 order[[first, second]] = order[[second, first]]
                 element = order if symmetry.kind == "permutation" else torch.eye(symmetry.units).double()[order]
-                yield symmetry.transform(state, element)
+                yield transformed(state, [(symmetry, element)])
 
 
 def _units(symmetry: Symmetry, name: str, tensor: Tensor, places: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -142,4 +144,4 @@ def _paths(symmetry: Symmetry, state: State) -> Iterator[Callable[[float], State
         directions = [plane - plane.T for plane in planes]
     start = torch.ones(units, dtype=torch.double) if symmetry.kind in ("rescaling", "complex") else one
     for direction in directions:
-        yield lambda amount, direction=direction: symmetry.transform(state, start + amount * direction)
+        yield lambda amount, direction=direction: transformed(state, [(symmetry, start + amount * direction)])

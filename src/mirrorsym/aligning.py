@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mirrorsym.running import arguments, evaluating
 from mirrorsym.symmetries import Slot, State, Symmetry
+from mirrorsym.symmetries.acting import transformed
 from mirrorsym.symmetries.names import lookup, plain
 from mirrorsym.symmetries.twin import copied
 from mirrorsym.units import place
@@ -62,7 +63,8 @@ def align(a: nn.Module, b: Module, symmetries: Sequence[Symmetry], sweeps: int =
     ends = [_descend(balanced, start, movers, sweeps, 1e-9) for start in starts]
     state = min(ends, key=lambda end: sum(_apart(balanced[n], t) for n, t in end.items() if t.is_floating_point()))
     for symmetry, element in reversed(frame):
-        state = symmetry.transform(state, torch.linalg.inv(element) if element.dim() == 2 else 1 / element)
+        back = torch.linalg.inv(element) if element.dim() == 2 else 1 / element
+        state = transformed(state, [(symmetry, back)])
     factors = [_Factors(s) for s in found if s.kind in ("rescaling", "complex")]
     state = _descend(target, state, factors, sweeps, 1e-4)
     aligned = copied(b)
@@ -175,7 +177,7 @@ def _balance(state: State, symmetries: Sequence[Symmetry]) -> tuple[dict[str, Te
             one = torch.eye(len(element)).to(element) if element.dim() == 2 else torch.ones_like(element)
             off = float((element - one).abs().max())
             if off > BALANCED:
-                result = symmetry.transform(result, element)
+                result = transformed(result, [(symmetry, element)])
                 frame.append((symmetry, element))
                 furthest = max(furthest, off)
         if furthest <= BALANCED:
@@ -323,9 +325,9 @@ class _Discrete:
         """Return the state where it was moved to, by all weights or by those at some places alone."""
         if self.symmetry.kind != "permutation":
             return _turned(self.symmetry, target, state, settled)
-        result = self.symmetry.transform(state, _assignment(self._likeness(target, state, settled)))
+        result = transformed(state, [(self.symmetry, _assignment(self._likeness(target, state, settled)))])
         for symmetry, signs in zip(self._flips, self._signs(target, result, settled), strict=True):
-            result = symmetry.transform(result, signs)
+            result = transformed(result, [(symmetry, signs)])
         for symmetry in itertools.chain(*self._inner):
             result = _turned(symmetry, target, result)
         return result
@@ -386,13 +388,14 @@ def _turned(
     pairs = _pairs(symmetry, target, state, settled)
     if symmetry.kind == "sign_flip":
         products = sum((one * other).sum(dim=1) for slot, one, other in pairs if slot.degree % 2)
-        return symmetry.transform(state, torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double())
+        signs = torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double()
+        return transformed(state, [(symmetry, signs)])
     if symmetry.kind in ("rotation", "general_linear"):
         left, _, right = torch.linalg.svd(sum((one @ other.T for _, one, other in pairs), torch.zeros(())))
-        return symmetry.transform(state, left @ right)
+        return transformed(state, [(symmetry, left @ right)])
     if symmetry.kind == "complex":
         overlap = _overlap(symmetry, pairs)
-        return symmetry.transform(state, torch.where(overlap.abs() > 0, overlap / overlap.abs(), 1.0))
+        return transformed(state, [(symmetry, torch.where(overlap.abs() > 0, overlap / overlap.abs(), 1.0))])
     return dict(state)
 
 
@@ -462,7 +465,7 @@ class _Factors:
         ]
         factors = _search(terms)
         element = factors.to(torch.complex128) if self._symmetry.kind == "complex" else factors
-        return self._symmetry.transform(state, element)
+        return transformed(state, [(self._symmetry, element)])
 
 
 def _search(terms: Sequence[tuple[float, Tensor, Tensor]]) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import mirrorsym
 from mirrorsym.aligning import _balance, _doubles
-from mirrorsym.symmetries.symmetry import transformed
+from mirrorsym.symmetries.acting import transformed
 
 pytest.importorskip("scipy", reason="permutations are aligned by an assignment")
 torch.set_num_threads(1)

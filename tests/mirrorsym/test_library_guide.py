@@ -24,7 +24,7 @@ def test_all_code_of_a_guide_is_run(guide: Path) -> None:
 
 
 def test_the_guide_names_every_kind_of_symmetry_and_what_the_result_says() -> None:
-    from mirrorsym.symmetries.symmetry import KINDS
+    from mirrorsym.symmetries.elements import KINDS
 
     guide = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
     for name in (*KINDS, "unfollowed", "unused_parameters", "free_parameters", "refuted"):

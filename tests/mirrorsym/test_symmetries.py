@@ -15,7 +15,10 @@ from torch.nn import functional
 from torch.nn.utils import prune, weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from mirrorsym.symmetries import Symmetries, Symmetry, Unfollowed, find_symmetries, holds
+import mirrorsym
+from mirrorsym.symmetries import Kind, Symmetries, Symmetry, Unfollowed, find_symmetries, holds
+from mirrorsym.symmetries.acting import Action
+from mirrorsym.symmetries.noether import NoetherCharges
 from mirrorsym.symmetries.symmetry import Slot
 
 torch.set_num_threads(1)
@@ -684,6 +687,152 @@ def test_exchanges_and_factors_are_applied_by_index_and_scale() -> None:
         dense = torch.eye(7).double()[element] if symmetry.kind == "permutation" else element.diag()
         for name, tensor in symmetry.transform(state, dense).items():
             torch.testing.assert_close(tensor, symmetry.transform(state, element)[name], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "element", "why"),
+    [
+        ("permutation", torch.tensor([0, 1, 1]), "with each of 0 … 2 once, or a permutation matrix; this one is none"),
+        ("permutation", torch.tensor([0, 1, 3]), "this one is none"),
+        ("permutation", torch.tensor([1.0, 0, 2]), "its dtype is torch.float32"),
+        ("permutation", torch.tensor([1, 0]), r"its shape is \(2,\)"),
+        ("permutation", torch.full((3, 3), 1 / 3), "this one is none"),
+        ("sign_flip", torch.tensor([1.0, -1, 0]), r"signs ±1 of shape \(3,\)"),
+        ("sign_flip", torch.eye(3).roll(1, 0), "this one is none"),
+        ("rescaling", torch.tensor([1.0, -2, 3]), "positive factors"),
+        ("rescaling", torch.tensor([1.0, float("inf"), 3]), "not finite"),
+        ("rotation", torch.eye(3) * 2, "off the identity by 3"),
+        ("rotation", torch.ones(3), r"its shape is \(3,\)"),
+        ("general_linear", torch.ones(3, 3), "this one is singular"),
+        ("complex", torch.tensor([1j, 0, 1]), "none of them 0"),
+        ("rescaling", torch.tensor([1j, 1, 1]), "it is complex"),
+    ],
+)
+def test_what_is_no_element_of_the_group_is_refused(kind: Kind, element: Tensor, why: str) -> None:
+    symmetry = Symmetry(kind, 3, (Slot("weight", 0),))
+    with pytest.raises(ValueError, match=f"an element of this {kind} is .*{why}"):
+        symmetry.transform({"weight": torch.ones(3, 2)}, element)
+
+
+def test_whole_numbers_are_signs_and_factors() -> None:
+    weight = {"weight": torch.ones(3, 2)}
+    for kind, numbers in (("sign_flip", [1, -1, 1]), ("rescaling", [1, 2, 3])):
+        changed = Symmetry(kind, 3, (Slot("weight", 0),)).transform(weight, torch.tensor(numbers))  # type: ignore[arg-type]
+        assert changed["weight"][:, 0].tolist() == numbers
+
+
+def test_what_is_transformed_is_no_memory_of_the_model() -> None:
+    model = Tied()
+    symmetry = find_symmetries(model, TOKENS)[0]
+    state = model.state_dict()
+    for changed in (symmetry.transform(state, symmetry.sample()), symmetry.reflect(state, torch.ones(6))):
+        own = {tensor.data_ptr() for tensor in state.values()}
+        assert not own & {tensor.data_ptr() for tensor in changed.values()}
+        assert changed["embed.weight"] is changed["head.weight"]  # tied as before
+        assert torch.equal(changed["layer.weight"], state["layer.weight"]) == (
+            "layer.weight" not in {slot.name for slot in symmetry.slots}
+        )
+
+
+@pytest.mark.parametrize("kind", ["permutation", "sign_flip", "rescaling", "rotation", "general_linear", "complex"])
+def test_what_is_done_in_place_is_undone(kind: Kind) -> None:
+    slots = (
+        Slot("a", 0, repeat=2),
+        Slot("b", 1, inverse=True, repeat=2),
+        Slot("c", (0, 2), repeat=2, places=(3, 1, 0, 7, 5, 2)),
+    )
+    symmetry = Symmetry(kind, 3, slots)
+    state = {"a": torch.randn(6, 4), "b": torch.randn(2, 6), "c": torch.randn(4, 5, 2), "d": torch.randn(2)}
+    state = {name: tensor.double() for name, tensor in state.items()}
+    now = {name: tensor.clone() for name, tensor in state.items()}
+    action = Action(now, [(symmetry, symmetry.sample(1))])
+    action.apply(now)
+    expected = symmetry.transform(state, symmetry.sample(1))
+    assert all(torch.equal(now[name], expected[name]) for name in now)
+    assert not any(torch.equal(now[name], state[name]) for name in "abc")
+    action.undo(now)
+    for name, tensor in state.items():
+        torch.testing.assert_close(now[name], tensor, rtol=1e-13, atol=1e-13)
+
+
+def test_charges_taken_of_each_gradient_are_those_of_all() -> None:
+    """M = Σ ∇wᵀ of the one side less the transpose of the other's, made whole, for its diagonal and for its parts."""
+    weights = {"a": torch.randn(6, 5).double(), "b": torch.randn(4, 6).double(), "c": torch.randn(6).double()}
+    gradients = {name: torch.randn_like(tensor) for name, tensor in weights.items()}
+    slots = (Slot("a", 0), Slot("c", 0), Slot("b", 1, inverse=True))
+    kinds: tuple[Kind, ...] = ("rescaling", "rotation", "general_linear")
+    rescaling, rotation, linear = (Symmetry(kind, 6, slots) for kind in kinds)
+    charges = NoetherCharges(weights, [rescaling, linear], torch.Generator().manual_seed(0))
+    for name, gradient in gradients.items():
+        charges.take(name, gradient / 4)
+        charges.take(name, gradient * 3 / 4)  # as a parameter's that two backward passes reach
+    ahead = gradients["a"] @ weights["a"].T + torch.outer(gradients["c"], weights["c"])
+    behind = gradients["b"].T @ weights["b"]
+    torch.testing.assert_close(charges.diagonal(rescaling)[0], (ahead - behind).diagonal())
+    left, right = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.double).split(4, dim=1)
+    for symmetry, matrix in ((rotation, ahead + behind), (linear, ahead - behind.T)):
+        straight, crossed = (left * (matrix @ right)).sum(0), (right * (matrix @ left)).sum(0)
+        expected = (straight - crossed)[None] if symmetry is rotation else torch.stack([straight, crossed])
+        torch.testing.assert_close(charges.mixed(symmetry)[0], expected)
+
+
+class Averaging(nn.Module):
+    """A norm by hand: its running mean is a buffer, which moves with its units if each forward writes it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(4, 6), nn.Linear(6, 3), how
+        self.register_buffer("mean", torch.randn(6))
+        self.register_buffer("cache", torch.zeros(8, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.how == "in place":
+            self.mean.mul_(0.9).add_(0.1 * h.detach().mean(0))
+        elif self.how == "anew":
+            self.mean = self.mean.lerp(h.detach().mean(0), 0.1)
+        elif self.how == "data":
+            self.mean.data = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+        elif self.how == "cache":
+            self.cache[: len(h)] = h
+            return self.b(torch.relu(self.cache[: len(h)] * 2))
+        return self.b(torch.relu(h - self.mean))
+
+
+@pytest.mark.parametrize("how", ["in place", "anew", "data", "cache"])
+def test_running_statistics_move_with_their_units(how: str) -> None:
+    model = Averaging(how)
+    mean = model.mean.clone()
+    found = find_symmetries(model, ROWS)
+    assert kinds(found) == Counter({("rescaling", 6): 1, ("permutation", 6): 1})
+    assert torch.equal(model.mean, mean)
+    assert not found.unfollowed
+    for symmetry in found:
+        assert [slot.name for slot in symmetry.slots if slot.buffer] == ([] if how == "cache" else ["mean"])
+        state = dict(living(model, 1.0).state_dict())
+        changed = symmetry.transform(state, symmetry.sample())
+        before, after = (
+            torch.func.functional_call(copy.deepcopy(model).double(), s, ROWS.double()) for s in (state, changed)
+        )
+        torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_buffer_holds_units_and_that_is_said() -> None:
+    found = find_symmetries(Averaging("never"), ROWS)
+    assert not found
+    assert [(u.operation, u.why.partition(",")[0]) for u in found.unfollowed] == [("mean", "this buffer is held")]
+
+
+def test_symmetries_of_a_constrained_network_have_its_names() -> None:
+    model = mirrorsym.constrain_all(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)))
+    found = find_symmetries(model, ROWS)
+    (exchange,) = found.of_kind("permutation")
+    assert exchange.name == "0, 2"
+    assert {s.name for s in found.of_kind("rescaling")} == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    lines = str(found).splitlines()
+    assert "sign_flip      3-6  within 0.weight, 0.bias, 2.weight, 2.bias" in lines
+    assert len(lines) == 6
+    assert "parametrizations" not in str(found)
 
 
 def test_printed_it_is_a_table() -> None:

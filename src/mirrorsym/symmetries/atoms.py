@@ -8,7 +8,7 @@ charges, products add them, and most functions fix them. Atom 0 stands for zeros
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,18 +128,39 @@ def pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
     return both >> 32, both & (2**32 - 1)
 
 
-def components(count: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
+def components(count: int, edges: Iterable[tuple[Ids, Ids]]) -> Ids:
     """Return for each of ``count`` nodes the smallest node that edges connect it with."""
     label = np.arange(count)
-    if not edges:
-        return label
-    a = np.concatenate([edge[0] for edge in edges]).astype(np.int64)
-    b = np.concatenate([edge[1] for edge in edges]).astype(np.int64)
+    for a, b in _batches(edges, max(count // 4, 1000)):
+        _connect(label, a, b)
+    return label
+
+
+def _batches(edges: Iterable[tuple[Ids, Ids]], size: int) -> Iterator[tuple[Ids, Ids]]:
+    """Yield edges in batches of about a size: all at once would take more memory than the atoms do."""
+    batch: list[tuple[Ids, Ids]] = []
+    waiting = 0
+    for edge in edges:
+        batch.append(edge)
+        waiting += len(edge[0])
+        if waiting >= size:
+            yield _joined(batch)
+            batch, waiting = [], 0
+    if batch:
+        yield _joined(batch)
+
+
+def _joined(edges: Sequence[tuple[Ids, Ids]]) -> tuple[Ids, Ids]:
+    return np.concatenate([edge[0] for edge in edges]), np.concatenate([edge[1] for edge in edges])
+
+
+def _connect(label: Ids, a: Ids, b: Ids) -> None:
+    """Connect nodes in the labels, which name the smallest node of each component."""
     while True:
         first, second = label[a], label[b]
         apart = first != second
         if not apart.any():
-            return label
+            return
         a, b = a[apart], b[apart]
         low, high = np.minimum(first, second)[apart], np.maximum(first, second)[apart]
         np.minimum.at(label, high, low)
@@ -147,7 +168,7 @@ def components(count: int, edges: Sequence[tuple[Ids, Ids]]) -> Ids:
             shorter = label[label]
             if (shorter == label).all():
                 break
-            label = shorter
+            label[:] = shorter
 
 
 def oriented(count: int, edges: Sequence[tuple[Ids, Ids, int]]) -> tuple[Ids, Ids, NDArray[np.bool_]]:
@@ -157,12 +178,14 @@ def oriented(count: int, edges: Sequence[tuple[Ids, Ids, int]]) -> tuple[Ids, Id
         count: number of nodes.
         edges: pairs of nodes and 1 where their orientations are equal, -1 where opposite.
     """
-    doubled = []
-    for a, b, orientation in edges:
-        other = b if orientation == 1 else b + count
-        opposite = b + count if orientation == 1 else b
-        doubled += [(a, other), (a + count, opposite)]
-    label = components(2 * count, doubled)
+    label = components(2 * count, _doubled(count, edges))
     plus, minus = label[:count], label[count:]
     own = np.minimum(plus % count, minus % count)
     return own, np.where(plus <= minus, 1, -1), plus == minus
+
+
+def _doubled(count: int, edges: Sequence[tuple[Ids, Ids, int]]) -> Iterator[tuple[Ids, Ids]]:
+    """Yield edges between nodes of both orientations."""
+    for a, b, orientation in edges:
+        yield a, (b if orientation == 1 else b + count)
+        yield a + count, (b + count if orientation == 1 else b)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mirrorsym.symmetries.atoms import Atoms, Ids, oriented
 from mirrorsym.symmetries.charges import Solved, generators, reduced
+from mirrorsym.symmetries.elements import Kind
 from mirrorsym.symmetries.exchanges import Exchanges
-from mirrorsym.symmetries.symmetry import Kind, Slot, Symmetry
+from mirrorsym.symmetries.symmetry import Slot, Symmetry
 
 STATISTIC = 3
 """So much a buffer weighs, against a parameter, in the choice between solutions."""
@@ -104,47 +105,29 @@ class Candidates:
     def diagonal(self, kind: Kind, training: bool = False) -> list[Symmetry]:
         """Return candidates for rescalings or sign flips of single units."""
         signs = kind == "sign_flip"
-        charges = self._atoms.signs if signs else self._atoms.scales_in(training)
-        solved = reduced(self._atoms.count, charges, signs)
-        weights: dict[int, int] = defaultdict(int)
-        places: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
-        for index, axis in enumerate(self._axes):
-            own, orientation, zero = solved.own[axis.atoms], solved.orientation[axis.atoms], solved.zero[axis.atoms]
-            for place, (name, way, fixed) in enumerate(
-                zip(own.tolist(), orientation.tolist(), zero.tolist(), strict=True)
-            ):
-                if not fixed and name:
-                    places[name][index, 1 if signs else way].append(place)
-        for name, entries in places.items():
-            # Statistics follow the parameters in training: a solution without them holds there as well.
-            weights[name] = sum(STATISTIC if self._axes[index].buffer else 1 for index, _ in entries)
-        return list(self._grouped(kind, solved, weights, places))
+        equations = self._atoms.signs if signs else self._atoms.scales_in(training)
+        solved = reduced(self._atoms.count, equations, signs)
+        places = _Places(self._axes, solved)
+        groups: dict[object, list[tuple[tuple[int, float], ...]]] = defaultdict(list)
+        for charges in generators(solved, places.weights, signs):
+            acting = places.acting(charges.items())
+            if acting:
+                alike = tuple(sorted((key, len(found)) for key, found in acting.items()))
+                groups[alike].append(tuple(charges.items()))
+        return [found for alike in groups.values() for found in self._grouped(kind, alike, places)]
 
     def _grouped(
-        self,
-        kind: Kind,
-        solved: Solved,
-        weights: Mapping[int, int],
-        places: Mapping[int, Mapping[tuple[int, int], list[int]]],
+        self, kind: Kind, alike: Sequence[tuple[tuple[int, float], ...]], places: _Places
     ) -> Iterator[Symmetry]:
-        """Yield one candidate for all units that differ by their places alone."""
-        groups: dict[object, list[dict[tuple[int, float], list[int]]]] = defaultdict(list)
-        for charges in generators(solved, weights, kind == "sign_flip"):
-            acting: dict[tuple[int, float], list[int]] = defaultdict(list)
-            for name, charge in charges.items():
-                for (index, way), found in places.get(name, {}).items():
-                    acting[index, float(charge * way)].extend(found)
-            if acting:
-                groups[tuple(sorted((key, len(found)) for key, found in acting.items()))].append(acting)
-        for alike in groups.values():
-            for units in _disjoint(alike):
-                slots = []
-                for index, power in sorted(units[0], key=lambda key: key[0]):
-                    places_of = [sorted(unit[index, power]) for unit in units]
-                    slot = _slot(self._axes[index], places_of)
-                    slots.append(replace(slot, inverse=power < 0, degree=_whole(abs(power))))
-                if any(not slot.buffer for slot in slots):
-                    yield Symmetry(kind, len(units), tuple(slots))
+        """Yield a candidate for units that differ by their places alone, several where they share some."""
+        for units in _disjoint([places.acting(charges) for charges in alike]):
+            slots = []
+            for index, power in sorted(units[0], key=lambda key: key[0]):
+                places_of = [sorted(unit[index, power]) for unit in units]
+                slot = _slot(self._axes[index], places_of)
+                slots.append(replace(slot, inverse=power < 0, degree=_whole(abs(power))))
+            if any(not slot.buffer for slot in slots):
+                yield Symmetry(kind, len(units), tuple(slots))
 
     def _slots(
         self, axes: Sequence[Axis], own: Ids, units: Sequence[tuple[int, ...]], orientation: Ids
@@ -174,6 +157,39 @@ class Candidates:
                 first = first or way
                 slots.append(replace(_slot(axis, order), inverse=way != first))
         return tuple(slots)
+
+
+class _Places:
+    """Where classes of charges lie: the axis, the place on it and the orientation there, sorted by class.
+
+    ``weights`` has the number of parameters for each class.
+    """
+
+    def __init__(self, axes: Sequence[Axis], solved: Solved) -> None:
+        parts = [np.zeros((4, 0), np.int64)]
+        for index, axis in enumerate(axes):
+            own, ways = solved.own[axis.atoms], solved.orientation[axis.atoms]
+            kept = np.flatnonzero((own != 0) & ~solved.zero[axis.atoms])
+            parts.append(np.stack([own[kept], np.full(len(kept), index), ways[kept], kept]))
+        names, index, way, place = np.concatenate(parts, axis=1)
+        order = np.argsort(names, kind="stable")
+        self._index, self._way, self._place = index[order], way[order], place[order]
+        count = len(solved.own)
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(names, minlength=count))])
+        # Statistics follow the parameters in training: a solution without them holds there as well.
+        weight = np.array([STATISTIC if axis.buffer else 1 for axis in axes], np.int64)
+        once = np.unique(np.stack([names, index, way]), axis=1)
+        self.weights = np.bincount(once[0], weight[once[1]], minlength=count).astype(np.int64)
+
+    def acting(self, charges: Iterable[tuple[int, float]]) -> dict[tuple[int, float], list[int]]:
+        """Return the places at which charges by class act, by axis and power."""
+        acting: dict[tuple[int, float], list[int]] = defaultdict(list)
+        for name, charge in charges:
+            part = slice(self._starts[name], self._starts[name + 1])
+            rows = zip(self._index[part].tolist(), self._way[part].tolist(), self._place[part].tolist(), strict=True)
+            for index, way, place in rows:
+                acting[index, float(charge * way)].append(place)
+        return acting
 
 
 def _trained(symmetry: Symmetry) -> frozenset[Slot]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -78,7 +78,7 @@ def _rows(charges: Charges, signs: bool) -> tuple[Ids, NDArray[np.float64]]:
 
 
 def _collected(classes: Ids, factors: NDArray[np.float64], signs: bool) -> tuple[Ids, NDArray[np.float64]]:
-    classes, factors = classes.copy(), factors.copy()
+    """Add up what an equation has of one class, in place."""
     for first, second in ((0, 1), (0, 2), (1, 2)):
         same = (classes[:, first] == classes[:, second]) & (factors[:, second] != 0)
         factors[same, first] += factors[same, second]
@@ -97,16 +97,16 @@ def _consequences(
     alone = classes[terms == 1].max(axis=1) if (terms == 1).any() else np.zeros(0, np.int64)
     if alone.size:
         new.append((alone, np.zeros_like(alone), 1))
-    order = np.argsort(factors == 0, axis=1, kind="stable")
-    sorted_classes = np.take_along_axis(classes, order, axis=1)
-    sorted_factors = np.take_along_axis(factors, order, axis=1)
-    two = (terms == 2) & (np.abs(sorted_factors[:, 0]) == np.abs(sorted_factors[:, 1]))
+    pair = factors[terms == 2] != 0
+    left, right = (classes[terms == 2][pair].reshape(-1, 2)).T
+    of_left, of_right = (factors[terms == 2][pair].reshape(-1, 2)).T
+    alike = np.abs(of_left) == np.abs(of_right)
     for orientation in (1, -1):
-        chosen = two & (np.sign(sorted_factors[:, 0] * sorted_factors[:, 1]) == -orientation)
+        chosen = alike & (np.sign(of_left * of_right) == -orientation)
         if signs:
-            chosen = two if orientation == 1 else np.zeros_like(two)
+            chosen = alike if orientation == 1 else np.zeros_like(alike)
         if chosen.any():
-            new.append((sorted_classes[chosen, 0], sorted_classes[chosen, 1], orientation))
+            new.append((left[chosen], right[chosen], orientation))
     return new
 
 
@@ -116,12 +116,12 @@ def _hubs(classes: Ids, factors: NDArray[np.float64], terms: NDArray[np.int64]) 
     return names[counts > HUB][:1] if (counts > HUB).any() else np.zeros(0, np.int64)
 
 
-def generators(solved: Solved, weights: Mapping[int, int], signs: bool) -> list[dict[int, float]]:
-    """Return independent solutions, as charges by class.
+def generators(solved: Solved, weights: Ids, signs: bool) -> Iterator[dict[int, float]]:
+    """Yield independent solutions, as charges by class.
 
     Args:
         solved: what :func:`reduced` returns.
-        weights: how many parameters have atoms of a class; solutions with few of them are preferred.
+        weights: how many parameters have atoms of a class, shape (classes,); solutions with few of them are preferred.
         signs: whether charges are those of signs, modulo 2.
     """
     tied = sorted({name for row in solved.rows for name in row})
@@ -137,18 +137,19 @@ def generators(solved: Solved, weights: Mapping[int, int], signs: bool) -> list[
         members[group].append(name)
     for row in solved.rows:
         rows[int(label[place[next(iter(row))]])].append(row)
-    free = set(weights) - set(tied)
-    found: list[dict[int, float]] = [{name: 1.0} for name in sorted(free) if not solved.zero[name]]
+    for name in np.setdiff1d(np.flatnonzero(weights), tied).tolist():
+        if not solved.zero[name]:
+            yield {name: 1.0}
     known: dict[object, list[list[float]]] = {}
     for group, names in members.items():
         local = {name: index for index, name in enumerate(names)}
         system = tuple(sorted(tuple(sorted((local[name], k) for name, k in row.items())) for row in rows[group]))
-        weight = tuple(weights.get(name, 0) for name in names)
+        weight = tuple(weights[names].tolist())
         key = (system, weight)
         if key not in known:
             known[key] = _solutions(system, weight, signs)
-        found += [{names[i]: k for i, k in enumerate(solution) if k} for solution in known[key]]
-    return found
+        for solution in known[key]:
+            yield {names[i]: k for i, k in enumerate(solution) if k}
 
 
 def _solutions(
@@ -213,12 +214,3 @@ def _null_space(matrix: NDArray[np.float64], weight: tuple[int, ...], signs: boo
 def _rank(vectors: list[NDArray[np.float64]], signs: bool) -> int:
     matrix = np.array(vectors)
     return len(vectors[0]) - len(_null_space(matrix, tuple([1] * matrix.shape[1]), signs))
-
-
-def signature(charges: Mapping[int, float], entries: Mapping[int, list[tuple[str, float]]]) -> tuple[object, ...]:
-    """Return what two solutions have in common that differ by the unit alone."""
-    counter: Counter[tuple[str, float]] = Counter()
-    for name, charge in charges.items():
-        for tag, orientation in entries.get(name, []):
-            counter[tag, charge * orientation] += 1
-    return tuple(sorted(counter.items()))

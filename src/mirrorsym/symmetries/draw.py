@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mirrorsym.symmetries.acting import memory
 from mirrorsym.symmetries.double import in_double
 from mirrorsym.symmetries.twin import Twin
 
@@ -17,7 +18,7 @@ _BATCH_NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_leg
 
 
 @torch.no_grad()
-def draw(twin: Twin, seed: int) -> dict[str, Tensor]:
+def draw(twin: Twin, seed: int) -> tuple[dict[str, Tensor], list[str]]:
     """Return random parameters and buffers for a model, in double precision.
 
     At collapsed parameters more transformations than the symmetries change nothing. Matrices are scaled, where they are
@@ -26,15 +27,25 @@ def draw(twin: Twin, seed: int) -> dict[str, Tensor]:
     Args:
         twin: the model.
         seed: picks the parameters.
+
+    Returns:
+        Parameters and buffers by name, and the names of the buffers that a forward writes anew as a whole: running
+        statistics, which are those of one forward.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: _random(tensor, generator) for name, tensor in twin.own.items() if name in twin.trained}
-    for name, tensor in twin.own.items():
-        if name not in twin.trained:
-            tensors[name] = tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu().clone()
-            tensors[name] = tensors[name].clone()
-    twin.run(tensors, _Calibration(tensors, twin.trained, generator))
-    return tensors
+    buffers = {name: _double(tensor) for name, tensor in twin.own.items() if name not in twin.trained}
+    tensors |= {name: tensor.clone() for name, tensor in buffers.items()}
+    calibration = _Calibration(tensors, twin.trained, generator)
+    statistics = twin.run(tensors, calibration, then=lambda outputs: calibration.replaced(twin))
+    statistics |= {name: tensors[name] for name in calibration.written}
+    taken = {name: tensors[name] for name in calibration.standardizing}
+    return tensors | buffers | taken | statistics, list(statistics)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """Return a copy, in double precision if it has numbers."""
+    return tensor.detach().cpu().to(torch.double if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,6 +69,13 @@ class _Calibration(TorchDispatchMode):
     def __init__(self, tensors: Mapping[str, Tensor], trained: list[str], generator: torch.Generator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._weights = {tensors[name].untyped_storage().data_ptr(): tensors[name] for name in trained}
+        self._buffers = {
+            memory(tensor): name
+            for name, tensor in tensors.items()
+            if name not in trained and tensor.is_floating_point()
+        }
+        self.written: dict[str, None] = {}
+        self.standardizing: dict[str, None] = {}
         self._generator = generator
         self._done: set[int] = set()
 
@@ -66,6 +84,8 @@ class _Calibration(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in _BATCH_NORMS and args[3] is not None and not (len(args) > 5 and args[5] is True):
             self._take_statistics(args[0], args[3], args[4])
+        elif name.endswith("_") and args and memory(args[0]) in self._buffers:
+            self.written.setdefault(self._buffers[memory(args[0])])
         result = func(*args, **kwargs)
         if name in _WEIGHTED and isinstance(result, Tensor):
             for place in _WEIGHTED[name]:
@@ -79,7 +99,17 @@ class _Calibration(TorchDispatchMode):
                     break
         return result
 
+    def replaced(self, twin: Twin) -> dict[str, Tensor]:
+        """Return the buffers for which a forward has put others in place, of the same shape."""
+        shapes = {name: place[1] for place, name in self._buffers.items()}
+        return {
+            name: _double(buffer)
+            for name, buffer in twin.model.named_buffers()
+            if shapes.get(name) == buffer.shape and memory(buffer) not in self._buffers
+        }
+
     def _take_statistics(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        self.standardizing |= {self._buffers[memory(t)]: None for t in (mean, variance) if memory(t) in self._buffers}
         axes = [axis for axis in range(x.dim()) if axis != 1]
         pooled = x.var(axes, unbiased=False).mean().clamp(min=1e-4)
         noise = torch.randn(mean.shape, generator=self._generator, dtype=torch.double)

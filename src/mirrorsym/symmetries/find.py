@@ -4,16 +4,17 @@ One forward pass is followed operation by operation (:mod:`mirrorsym.symmetries.
 candidates, and each of them is confirmed at random parameters (:mod:`mirrorsym.symmetries.verify`). No candidate is
 listed that was not confirmed. What stays out of reach, by operation, is reported in ``unfollowed`` when it is met:
 
-- ``sort``, ``topk``, ``cumsum``, ``cumprod``, ``argmax``, ``prod``, ``max`` with indices along units, and with them
-  exchanges of experts behind a router;
+- ``sort``, ``topk``, ``cumsum``, ``cumprod``, ``argmax`` and ``prod`` along units, and with them exchanges of experts
+  behind a router;
 - complex values (``view_as_complex``, ``fft``), ``scatter``, ``scatter_add``, ``as_strided``, writing along units;
 - pooling, resampling and convolving along an axis on which units lie, transposed convolutions in groups, grouped
   convolutions of an input;
+- buffers that are read and not written anew, at whose values units keep their places;
 - any function of several values that is no sum, product, quotient, extremum, choice or contraction.
 
 Not looked for: exchanges of units of one expert alone, where all experts lie in one tensor; mixtures of rotary planes
 of equal frequency; sums of several terms that are summed over units together, whose terms may be exchanged apart; flips
-of more than a hundred channels at once through layer norms; and symmetries that only the loss has, such as a rotation
+of more than fifty channels at once through layer norms; and symmetries that only the loss has, such as a rotation
 of the outputs. :func:`holds` checks a symmetry that was written down by hand.
 """
 
@@ -29,10 +30,11 @@ from torch import nn
 
 from mirrorsym.symmetries.candidates import Axis, Candidates
 from mirrorsym.symmetries.draw import draw
+from mirrorsym.symmetries.elements import KINDS, Kind
 from mirrorsym.symmetries.factors import axes_of
 from mirrorsym.symmetries.follow import Follower, Unfollowed
 from mirrorsym.symmetries.result import Symmetries
-from mirrorsym.symmetries.symmetry import KINDS, Kind, Symmetry
+from mirrorsym.symmetries.symmetry import Symmetry
 from mirrorsym.symmetries.twin import Twin
 from mirrorsym.symmetries.verify import DRAWS, Check
 
@@ -59,8 +61,8 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
     """
     start = time.perf_counter()
     twin = Twin(model, args, kwargs)
-    tensors = draw(twin, 0)
-    follower = Follower(twin.model, tensors, twin.trained)
+    tensors, statistics = draw(twin, 0)
+    follower = Follower(twin.model, tensors, [*twin.trained, *statistics])
     with torch.no_grad():
         before = twin.with_own_buffers(tensors)
         outputs = twin.run(tensors, follower)
@@ -72,28 +74,28 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
         for name in follower.used
         for along, atoms in axes_of(follower.parameters.get(name, []))
     ]
-    candidates = Candidates(follower.atoms, axes)
-    finder = _Finder(twin, candidates)
+    finder = _Finder(Candidates(follower.atoms, axes))
+    used, unfollowed = follower.used, list(follower.unfollowed)
+    del follower, axes  # their atoms take memory, as do two of each of what follows
     check = Check(twin, tensors, 0, outputs)
-    del tensors, before, outputs  # two of each are too much memory
+    del tensors, before, outputs
     for seed in range(DRAWS):
         if seed > 0:
             check.forget()
-            check = Check(twin, draw(twin, seed), seed)
+            check = Check(twin, draw(twin, seed)[0], seed)
         if check.usable:
             finder.decide(check)
             if not finder.open:
                 break
-    unfollowed = list(follower.unfollowed)
-    in_training = check.in_training(candidates.in_training(finder.rescalings)) if check.usable else []
+    in_training = check.in_training(finder.in_training) if check.usable else []
     if finder.waits:
         unfollowed.append(Unfollowed("", "outputs", "rounding changes them too much to tell a symmetry from none"))
-    order = {name: index for index, name in enumerate(follower.used)}
+    order = {name: index for index, name in enumerate(used)}
     found = sorted(finder.found, key=lambda s: (order[s.slots[0].name], KINDS.index(s.kind)))
     return Symmetries(
         found,
         unfollowed=tuple(unfollowed),
-        unused_parameters=tuple(name for name in twin.trained if name not in follower.used),
+        unused_parameters=tuple(name for name in twin.trained if name not in used),
         free_parameters=tuple(finder.free),
         in_training=tuple(in_training),
         refuted=(*finder.refuted, *finder.open),
@@ -104,25 +106,23 @@ def find_symmetries(model: nn.Module, *args: Any, **kwargs: Any) -> Symmetries:
 class _Finder:
     """Decides which candidates hold; those that one draw of parameters tells nothing about wait for another."""
 
-    def __init__(self, twin: Twin, candidates: Candidates) -> None:
+    def __init__(self, candidates: Candidates) -> None:
         self.found: list[Symmetry] = []
         self.refuted: list[Symmetry] = []
         self.free: list[str] = []
-        self._mixed = list(candidates.mixed())
-        self.rescalings = candidates.diagonal("rescaling")
-        self._flips = candidates.diagonal("sign_flip")
-        self.open: list[Symmetry] = []
+        rescalings = candidates.diagonal("rescaling")
+        mixed = [replace(symmetry, kind=kind) for kind, symmetry in candidates.mixed()]
+        self.open = [*mixed, *rescalings, *candidates.diagonal("sign_flip")]
+        self.in_training = candidates.in_training(rescalings)
         self.waits = True
 
     def decide(self, check: Check) -> None:
         """Sort the candidates by what one draw of the parameters says."""
+        waiting = [s for s in self.open if check.acts(s)] if self.waits else self.open
+        check.charge(waiting)
         if self.waits:
             self.waits = False
             self.free = check.free()
-            waiting = [replace(s, kind=kind) for kind, s in self._mixed] + self.rescalings + self._flips
-            waiting = [s for s in waiting if check.acts(s)]
-        else:
-            waiting = self.open
         alive = [s for s in waiting if check.alive(s)]
         self.open = _without(waiting, alive)
         linear = self._strongest(check, [s for s in alive if s.kind in ("rotation", "general_linear")])

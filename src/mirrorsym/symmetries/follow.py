@@ -62,7 +62,7 @@ class Unfollowed:
 
     Args:
         module: the name of the module in which it was met, empty for the model itself.
-        operation: its name in PyTorch.
+        operation: its name in PyTorch, or that of a buffer.
         why: one sentence.
     """
 
@@ -77,17 +77,20 @@ class Follower(Moves, Layers, Functions, TorchDispatchMode):
     Args:
         model: the model, whose modules' names tell where an operation was met.
         tensors: its parameters and buffers by name, those with which it runs.
-        trained: the names of the parameters. Of buffers, the statistics of batch normalizations move with their units;
-            others are constants.
+        moving: the names of what moves with its units: the parameters, and buffers that each forward writes anew. Those
+            of batch normalizations do so in any case; others are constants.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # which would import the compiler, for a second
 
-    def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor], trained: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, tensors: Mapping[str, Tensor], moving: Sequence[str]) -> None:
         TorchDispatchMode.__init__(self)  # type: ignore[no-untyped-call]
-        Layers.__init__(self, {id(tensor): name for name, tensor in tensors.items()}, trained)
+        Layers.__init__(self, {id(tensor): name for name, tensor in tensors.items()}, moving)
+        self._buffers = {
+            tensor.untyped_storage().data_ptr(): name for name, tensor in tensors.items() if name not in moving
+        }
         self.unfollowed: dict[Unfollowed, None] = {}
         self._modules = {id(module): name for name, module in model.named_modules()}
         self._inside: list[str] = []
@@ -184,6 +187,7 @@ class Follower(Moves, Layers, Functions, TorchDispatchMode):
         factors = self.factors(tensor)
         old = self.fused(factors) if factors else torch.zeros(()).long() if is_zero(tensor[times <= seen]) else None
         if old is None:
+            self._hold(tensor)
             old = torch.from_numpy(self._one).reshape(())
         tensor._factors = [tidy(torch.where(times > seen, new, old))]  # type: ignore[attr-defined]
         tensor._seen = self._clock  # type: ignore[attr-defined]
@@ -201,6 +205,12 @@ class Follower(Moves, Layers, Functions, TorchDispatchMode):
         for tensor in tensors:
             for factor in self.factors(tensor):
                 self.atoms.fix(flat(factor))
+
+    def _hold(self, constant: Tensor) -> None:
+        """Say of a buffer that it is a constant, and that units which meet its values keep their places."""
+        name = self._buffers.get(constant.untyped_storage().data_ptr())
+        if name is not None and name not in self._movable:
+            self._say(name, "this buffer is held, so that units of which each meets a value of its own keep places")
 
     def _say(self, name: str, why: str) -> None:
         self.unfollowed.setdefault(Unfollowed(self._inside[-1] if self._inside else "", name, why))

@@ -14,6 +14,12 @@ def plain(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+def unparametrized(name: str) -> str:
+    """Return ``a.weight`` for ``a.parametrizations.weight.original0``: the parameter that a tensor is a factor of."""
+    owner, found, rest = f".{name}".partition(".parametrizations.")
+    return f"{owner}.{rest.partition('.')[0]}"[1:] if found else name
+
+
 def lookup(state: Mapping[str, Tensor], name: str) -> Tensor:
     """Return the tensor of a name, under which wrappers it may be.
 

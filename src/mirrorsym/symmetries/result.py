@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import overload
 
+from mirrorsym.symmetries.elements import KINDS, Kind
 from mirrorsym.symmetries.follow import Unfollowed
-from mirrorsym.symmetries.symmetry import Kind, Symmetry
+from mirrorsym.symmetries.symmetry import Symmetry
 
 
 class Symmetries(Sequence[Symmetry]):
@@ -57,13 +58,15 @@ class Symmetries(Sequence[Symmetry]):
         return [symmetry for symmetry in self._found if symmetry.kind in kinds]
 
     def __str__(self) -> str:
-        alike = Counter((s.kind, str(s.units), s.name.partition(" [")[0]) for s in self._found)
+        between = [symmetry for symmetry in self._found if not symmetry.factored]
+        alike = Counter((s.kind, str(s.units), s.name.partition(" [")[0]) for s in between)
         rows = [("kind", "units", "where")]
-        for symmetry in self._found:
+        for symmetry in between:
             row = (symmetry.kind, str(symmetry.units), symmetry.name.partition(" [")[0])
             count = alike.pop(row, 0)
             if count:  # the heads or groups of one layer are one line
                 rows.append((*row[:2], symmetry.name if count == 1 else f"{row[2]} ({count} times)"))
+        rows += self._of_factors()
         wide = [max(len(row[column]) for row in rows) for column in range(2)]
         lines = [f"{kind:<{wide[0]}}  {units:>{wide[1]}}  {where}" for kind, units, where in rows]
         lines += [f"not followed: {u.operation} in {u.module or 'the model'}: {u.why}" for u in self.unfollowed]
@@ -73,6 +76,17 @@ class Symmetries(Sequence[Symmetry]):
                 lines.append(f"{what}: {_short(names)}")
         lines.append(f"{len(self)} symmetries in {self.seconds:.1f} s")
         return "\n".join(lines)
+
+    def _of_factors(self) -> list[tuple[str, str, str]]:
+        """Return a line of the table for each kind within constrained parameters, of which each has its own."""
+        rows: list[tuple[str, str, str]] = []
+        for kind in KINDS:
+            own = [s for s in self._found if s.kind == kind and s.factored]
+            if own:
+                units = [s.units for s in own]
+                several = f"{min(units)}-{max(units)}" if min(units) < max(units) else str(units[0])
+                rows.append((kind, several, f"within {_short(list(dict.fromkeys(s.factored for s in own)))}"))
+        return rows
 
     __repr__ = __str__
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mirrorsym.mirrors import Mirror
-from mirrorsym.symmetries.names import lookup, plain
+from mirrorsym.symmetries.acting import memory, transformed
+from mirrorsym.symmetries.elements import Kind, checked, sample
+from mirrorsym.symmetries.names import lookup, plain, unparametrized
 
 State = Mapping[str, Tensor]
 """Parameters and buffers by name."""
-Kind = Literal["permutation", "sign_flip", "rescaling", "rotation", "general_linear", "complex"]
-KINDS: tuple[Kind, ...] = ("general_linear", "rotation", "complex", "sign_flip", "rescaling", "permutation")
-"""All kinds, in the order in which those of the same units are listed."""
-
 LISTED_MODULES = 6
 """A name lists so many modules; of a longer one it gives the first, the last and the count."""
 
@@ -132,10 +128,20 @@ class Symmetry:
     @property
     def name(self) -> str:
         """The modules whose parameters take part, in the network's order; of many the first, the last and the count."""
-        modules = list(dict.fromkeys(slot.name.rpartition(".")[0] or slot.name for slot in self.slots))
+        if self.factored:
+            return self.factored + self._part
+        parameters = dict.fromkeys(unparametrized(slot.name) for slot in self.slots)
+        modules = list(dict.fromkeys(parameter.rpartition(".")[0] or parameter for parameter in parameters))
         if len(modules) > LISTED_MODULES:
             return f"{modules[0]} … {modules[-1]} ({len(modules)} modules)"
         return ", ".join(modules) + self._part
+
+    @property
+    def factored(self) -> str:
+        """The one parameter whose factors take part (:mod:`mirrorsym.constraints`), and nothing else; else nothing."""
+        parameters = {unparametrized(slot.name) for slot in self.slots}
+        within = len(parameters) == 1 and all(slot.name not in parameters for slot in self.slots)
+        return parameters.pop() if within else ""
 
     @property
     def _part(self) -> str:
@@ -172,16 +178,21 @@ class Symmetry:
         """
         unit = normal / normal.norm()
         self._check(unit)
-        return self.transform(state, torch.eye(self.units).to(unit) - 2 * torch.outer(unit, unit))
+        householder = torch.eye(self.units).to(unit) - 2 * torch.outer(unit, unit)
+        return _own(state, transformed(state, [(self, householder)]))
 
     def transform(self, state: State, element: Tensor) -> dict[str, Tensor]:
-        """Return all parameters and buffers after a transformation of the units.
+        """Return all parameters and buffers after a transformation of the units, none of them the state's own.
 
         Args:
             state: parameters and buffers by name.
             element: an element of the symmetry's group, as :meth:`sample` returns it, or a matrix (units, units).
+
+        Raises:
+            ValueError: if it is no element of the group.
+            KeyError: if the state has no such parameter.
         """
-        return transformed(state, [(self, element)])
+        return _own(state, transformed(state, [(self, checked(self.kind, self.units, element))]))
 
     def act(self, slot: Slot, element: Tensor, block: Tensor) -> Tensor:
         """Return the entries of one slot after a matrix or complex numbers have acted on them.
@@ -213,23 +224,7 @@ class Symmetry:
         Returns:
             As the class describes: integers, or double precision, or complex numbers for planes.
         """
-        rng = np.random.default_rng(seed)
-        if self.kind == "permutation":
-            cycle = rng.permutation(self.units)
-            order = np.empty_like(cycle)
-            order[cycle] = np.roll(cycle, 1)
-            return torch.from_numpy(order)
-        if self.kind == "sign_flip":
-            signs = rng.choice([-1.0, 1.0], self.units)
-            signs[rng.integers(self.units)] = -1
-            return torch.from_numpy(signs)
-        if self.kind == "rescaling":
-            return torch.from_numpy(rng.uniform(0.5, 2, self.units))
-        if self.kind == "complex":
-            return torch.from_numpy(rng.uniform(0.5, 2, self.units) * np.exp(2j * np.pi * rng.uniform(size=self.units)))
-        left, _, right = np.linalg.svd(rng.standard_normal((self.units, self.units)))
-        stretch = rng.uniform(0.5, 2, self.units) if self.kind == "general_linear" else np.ones(self.units)
-        return torch.from_numpy((left * stretch) @ right)
+        return sample(self.kind, self.units, seed)
 
     def mirror(self, model: nn.Module, normal: Tensor) -> Mirror:
         """Return one mirror of the symmetry as a matrix O over all parameters. For small models: O is dense.
@@ -278,7 +273,7 @@ class Symmetry:
         everything = {name: tensor.clone() for name, tensor in named}
         here = float(loss(model))
         try:
-            _copy(tensors, self.transform(before, self.sample(seed)))
+            _copy(tensors, transformed(before, [(self, self.sample(seed))]))
             there = float(loss(model))
         finally:
             _copy(dict(named), everything)
@@ -303,102 +298,13 @@ class Symmetry:
             )
 
 
-def transformed(
-    state: State, elements: Iterable[tuple[Symmetry, Tensor]], room: State | None = None
-) -> dict[str, Tensor]:
-    """Return all parameters and buffers after transformations by symmetries, which all leave the outputs unchanged.
-
-    Signs, factors and orders are gathered first, so that each parameter is read once for each of its axes.
-
-    Args:
-        state: parameters and buffers by name.
-        elements: symmetries, each with an element of its group.
-        room: tensors of the parameters' shapes to write into, for names that have one; no gradient passes through them.
-    """
-    names = {plain(name): name for name in state}
-    factors: dict[str, dict[tuple[int, ...], Tensor]] = {}
-    orders: dict[str, dict[tuple[int, ...], Tensor]] = {}
-    others: list[tuple[Symmetry, Tensor]] = []
-    for symmetry, element in elements:
-        if element.dim() == 2 or element.is_complex():
-            others.append((symmetry, element))
-            continue
-        for slot in symmetry.slots:
-            name = slot.name if slot.name in state else names[plain(slot.name)]
-            size = math.prod(state[name].shape[axis] for axis in slot.axes)
-            places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)
-            if element.is_floating_point():
-                along = factors.setdefault(name, {}).setdefault(slot.axes, torch.ones(size, dtype=torch.double))
-                along[places] *= (element.double() ** slot.power)[:, None].cpu()
-            else:
-                order = orders.setdefault(name, {}).setdefault(slot.axes, torch.arange(size))
-                order[places] = order[places[element.cpu()]]
-    result = dict(state)
-    for name in dict.fromkeys((*factors, *orders)):
-        given = (room or {}).get(name)
-        result[name] = _scaled_and_ordered(state[name], factors.get(name, {}), orders.get(name, {}), given)
-    for symmetry, element in others:
-        for slot in symmetry.slots:
-            name = slot.name if slot.name in state else names[plain(slot.name)]
-            if result[name] is state[name]:  # else it is a copy already
-                given = (room or {}).get(name)
-                result[name] = (
-                    state[name].clone(memory_format=torch.contiguous_format)
-                    if given is None
-                    else given.copy_(state[name])
-                )
-            block = slot.take(result[name], symmetry.units)
-            slot.write(result[name], symmetry.act(slot, element.to(block.device), block))
-    return _tied(state, result)
-
-
-def _scaled_and_ordered(
-    tensor: Tensor,
-    factors: Mapping[tuple[int, ...], Tensor],
-    orders: Mapping[tuple[int, ...], Tensor],
-    room: Tensor | None,
-) -> Tensor:
-    """Return a parameter times factors along some axes, and then in another order along some; in ``room``, if given."""
-    made = tensor
-    for axes, along in factors.items():
-        beside = _beside(tensor, axes, along)
-        if made is not tensor:
-            made.mul_(beside)
-        elif room is None or len(orders) % 2:  # each order changes between room and what is beside it
-            made = tensor * beside
-        else:
-            made = torch.mul(tensor, beside, out=room)
-    for left, (axes, order) in zip(range(len(orders), 0, -1), orders.items(), strict=True):
-        made = _reordered(made, axes, order, room if left % 2 else None)
-    return made
-
-
-def _tied(state: State, result: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give the other names of a tensor that has changed what it has become."""
-    changed = {_memory(state[name]): result[name] for name in state if result[name] is not state[name]}
-    return {name: changed.get(_memory(tensor), result[name]) for name, tensor in state.items()}
-
-
-def _memory(tensor: Tensor) -> tuple[object, ...]:
-    return (tensor.data_ptr() or id(tensor), tensor.shape, tensor.stride())
-
-
-def _beside(tensor: Tensor, axes: tuple[int, ...], along: Tensor) -> Tensor:
-    """Return a vector along some axes in a shape that broadcasts against a tensor."""
-    moved = along.reshape([tensor.shape[axis] for axis in axes] + [1] * (tensor.dim() - len(axes)))
-    return moved.movedim(tuple(range(len(axes))), axes).to(tensor)
-
-
-def _reordered(tensor: Tensor, axes: tuple[int, ...], order: Tensor, room: Tensor | None = None) -> Tensor:
-    order = order.to(tensor.device)
-    if len(axes) == 1:
-        if room is None:
-            return tensor.index_select(axes[0], order)
-        return torch.index_select(tensor, axes[0], order, out=room)
-    front = tensor.movedim(axes, tuple(range(len(axes))))
-    flat = front.flatten(0, len(axes) - 1).index_select(0, order)
-    made = flat.reshape(front.shape).movedim(tuple(range(len(axes))), axes)
-    return made if room is None else room.copy_(made)
+def _own(state: State, changed: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of what has not changed, for tensors that are one a single copy."""
+    copies: dict[tuple[object, ...], Tensor] = {}
+    for name, tensor in changed.items():
+        if tensor is state[name] and isinstance(tensor, Tensor):
+            copies.setdefault(memory(tensor), tensor.clone())
+    return {name: copies.get(memory(tensor), tensor) for name, tensor in changed.items()}
 
 
 def _copy(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:

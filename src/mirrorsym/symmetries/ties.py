@@ -36,16 +36,16 @@ class Ties:
 
     Args:
         names: names of parameters and buffers by the identity of their tensors.
-        trained: the names of the parameters. Of buffers, the statistics of batch normalizations move with their units;
-            others are constants.
+        moving: the names of what moves with its units. Of other buffers, the statistics of batch normalizations do so;
+            the rest are constants.
     """
 
-    def __init__(self, names: Mapping[int, str], trained: Sequence[str]) -> None:
+    def __init__(self, names: Mapping[int, str], moving: Sequence[str]) -> None:
         self.atoms = Atoms()
         self.names = names
         self.parameters: dict[str, Factors] = {}
         self.used: dict[str, None] = {}
-        self._movable = set(trained)
+        self._movable = set(moving)
         self._clock = 0
         self._one = self.atoms.new(1)
         self.atoms.fix(self._one)
@@ -67,6 +67,10 @@ class Ties:
             made = [along(self.atoms.new(size), axis, tensor.shape) for axis, size in axes] if fresh else []
             self.parameters[name] = made
         return self.parameters[name]
+
+    def _hold(self, constant: Tensor) -> None:
+        """Notice a constant whose values differ along units."""
+        raise NotImplementedError
 
     def _use(self, args: Any, kwargs: Any) -> None:
         for tensor in tensors_in((args, kwargs)):
@@ -175,6 +179,7 @@ class Ties:
         varying = [axis for axis in sorted(axes) if not is_uniform(wide, axis)]
         if not varying:
             return []
+        self._hold(value)
         shape = [wide.shape[axis] if axis in varying else 1 for axis in range(wide.dim())]
         atoms = torch.from_numpy(self.atoms.new(math.prod(shape))).reshape(shape)
         self.atoms.fix(flat(atoms))

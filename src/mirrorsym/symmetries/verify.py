@@ -1,23 +1,24 @@
 """Whether a transformation is a symmetry: continuous ones by charges of one backward pass, finite ones by the outputs.
 
-A one-parameter group of transformations leaves a function unchanged if the gradient has no part along it: Σ w∇ᵀ, over
-all places where the units lie and with a minus on the other side, is 0 on the diagonal for a rescaling, has no
-antisymmetric part for a rotation, and is 0 for any matrix. Exchanges and flips change the outputs by no more than
+What the charges are is in :mod:`mirrorsym.symmetries.noether`. Exchanges and flips change the outputs by no more than
 rounding does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mirrorsym.symmetries.acting import Action, transformed
 from mirrorsym.symmetries.draw import draw
-from mirrorsym.symmetries.symmetry import Slot, Symmetry, transformed
+from mirrorsym.symmetries.noether import NoetherCharges
+from mirrorsym.symmetries.symmetry import Symmetry
 from mirrorsym.symmetries.twin import LARGEST, Twin
 
 ROUNDINGS = 1000.0
@@ -37,8 +38,6 @@ FEW = 8
 PATIENCE = 5.0
 """Seconds for checks one by one; where they take longer, random halves of the groups are checked together."""
 HALVES = 8
-AT_ONCE = 1_000_000
-"""So many entries of a parameter are multiplied with their gradients at a time."""
 
 
 def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bool:
@@ -56,18 +55,20 @@ def holds(model: nn.Module, symmetry: Symmetry, *args: Any, **kwargs: Any) -> bo
     twin = Twin(model, args, kwargs)
     own = replace(symmetry, slots=tuple(replace(s, name=twin.name_of(s.name)) for s in symmetry.slots))
     for seed in range(DRAWS):
-        check = Check(twin, draw(twin, seed))
-        if check.usable and check.alive(own) and check.acts(own):
-            return check.continuous(own) and own in check.unchanged([own])
+        check = Check(twin, draw(twin, seed)[0])
+        if check.usable and check.acts(own):
+            check.charge([own])
+            if check.alive(own):
+                return check.continuous(own) and own in check.unchanged([own])
     return False
 
 
 class Check:
-    """The model at one draw of its parameters, with the gradient of a random projection of its outputs.
+    """The model at one draw of its parameters, with the charges of a random projection of its outputs.
 
     Args:
         twin: the model.
-        tensors: its parameters and buffers.
+        tensors: its parameters and buffers, which it may change: to save memory they are transformed in place.
         seed: picks the projection and the transformations.
         outputs: its outputs at these, where they are known.
     """
@@ -76,36 +77,35 @@ class Check:
         self._twin = twin
         self._generator = torch.Generator().manual_seed(seed)
         self._seed = seed
-        self._sums: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
-        self._room: dict[str, Tensor] = {}
         self.tensors = tensors
-        self._reference = self._outputs(tensors) if outputs is None else twin.values(outputs)
+        self._charges = NoetherCharges({}, [], self._generator)
+        before = self._outputs() if outputs is None else self._apart(twin.values(outputs))
+        for name in twin.trained:
+            if tensors[name].is_floating_point():
+                self._move_by_a_rounding(tensors[name])
+        start = time.perf_counter()
+        self._reference = self._outputs()
+        self._forward_seconds = time.perf_counter() - start
         self._finite = [out.isfinite() & (out.abs() < LARGEST) for out in self._reference]
-        with torch.no_grad():
-            moved = {
-                name: self._rounded(tensor) if name in twin.trained and tensor.is_floating_point() else tensor
-                for name, tensor in tensors.items()
-            }
-            start = time.perf_counter()
-            changes = self._changes(self._outputs(moved))
-            self._forward_seconds = time.perf_counter() - start
-            del moved
+        changes = self._changes(before)
         self._floor = [max(change, 4 * torch.finfo(torch.double).eps) for change in changes]
         self.usable = bool(changes) and max(changes) < WORST_ROUNDING
-        self.gradients = self._gradients() if self.usable else {}
 
-    def _rounded(self, tensor: Tensor) -> Tensor:
-        """Return a parameter moved by one rounding, up or down."""
-        result = tensor.clone()
+    def _move_by_a_rounding(self, tensor: Tensor) -> None:
+        """Move a parameter by one rounding, up or down, along each of its axes."""
         for axis, size in enumerate(tensor.shape):
             shape = [size if place == axis else 1 for place in range(tensor.dim())]
             signs = torch.randint(0, 2, shape, generator=self._generator).double() * 2 - 1
-            result *= 1 + torch.finfo(torch.double).eps * signs
-        return result
+            tensor *= 1 + torch.finfo(torch.double).eps * signs
 
     @torch.no_grad()
-    def _outputs(self, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-        return self._twin.values(self._twin.run(self._twin.with_own_buffers(tensors)))
+    def _outputs(self) -> list[Tensor]:
+        return self._apart(self._twin.values(self._twin.run(self._twin.with_own_buffers(self.tensors))))
+
+    def _apart(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return outputs, copies of those that are parameters themselves, which change their values."""
+        own = {tensor.untyped_storage().data_ptr() for tensor in self.tensors.values()}
+        return [out.clone() if out.untyped_storage().data_ptr() in own else out for out in outputs]
 
     def in_training(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
         """Return the rescalings whose charges vanish while batch normalizations take the batch's statistics.
@@ -114,33 +114,45 @@ class Check:
         """
         if not symmetries:
             return []
-        self._sums.clear()
         try:
-            self.gradients = self._gradients(standardizing=True)
+            self.charge(symmetries, standardizing=True)
         except ValueError:  # one value per channel has no variance
             return []
         found = []
         for symmetry in symmetries:
-            total, size = self._diagonal(symmetry)
-            if bool((size > ALIVE).double().mean() >= 0.5) and bool((total.abs() <= EPSILON * size + 1e-300).all()):
+            total, size = self._charges.diagonal(symmetry)
+            if bool((size > ALIVE).double().mean() >= 0.5) and _cancels(total, size, EPSILON):
                 found.append(symmetry)
         return found
 
-    def _gradients(self, standardizing: bool = False) -> dict[str, Tensor]:
+    def charge(self, symmetries: Sequence[Symmetry], standardizing: bool = False) -> None:
+        """Take the charges of symmetries, by one backward pass.
+
+        Args:
+            symmetries: those that will be asked about.
+            standardizing: True to let batch normalizations take the batch's statistics, as in training.
+        """
+        charges = self._charges = NoetherCharges(self.tensors, symmetries, self._generator)
         tensors = self._twin.with_own_buffers(self.tensors)
-        names = [name for name in self._twin.trained if tensors[name].is_floating_point()]
-        for name in names:
-            tensors[name] = tensors[name].detach().requires_grad_()
+        leaves = []
 
-        def found(outputs: Any) -> Sequence[Tensor | None]:
+        def arrived(leaf: Tensor, name: str) -> None:
+            if leaf.grad is not None:
+                gradient, leaf.grad = leaf.grad, None
+                charges.take(name, gradient)
+
+        for name in self._twin.trained:
+            if tensors[name].is_floating_point():
+                tensors[name] = leaf = tensors[name].detach().requires_grad_()
+                leaf.register_post_accumulate_grad_hook(partial(arrived, name=name))
+                leaves.append(leaf)
+
+        def go_back(outputs: Any) -> None:
             total = self._projected(self._twin.values(outputs))
-            leaves = [tensors[name] for name in names]
-            return torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(names)
+            if total.requires_grad:
+                total.backward(inputs=leaves)
 
-        gradients = self._twin.run(tensors, standardizing=standardizing, then=found)
-        return {
-            name: g.to_dense() if g.is_sparse else g for name, g in zip(names, gradients, strict=True) if g is not None
-        }
+        self._twin.run(tensors, standardizing=standardizing, then=go_back)
 
     def _projected(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return a random projection of the outputs, of each relative to its size."""
@@ -167,9 +179,9 @@ class Check:
 
     def forget(self) -> None:
         """Give up all that takes memory."""
-        self.tensors, self.gradients, self._sums = {}, {}, {}
+        self.tensors, self._charges = {}, NoetherCharges({}, [], self._generator)
 
-    # Continuous ones
+    # What the charges say
 
     def continuous(self, symmetry: Symmetry) -> bool:
         """Return whether the charges of a continuous symmetry vanish; True for finite kinds.
@@ -179,98 +191,23 @@ class Check:
         if any(slot.buffer for slot in symmetry.slots):
             return True
         if symmetry.kind == "rescaling":
-            total, size = self._diagonal(symmetry)
-            return bool((total.abs() <= CANCELLED * size + 1e-300).all())
+            return _cancels(*self._charges.diagonal(symmetry))
         if symmetry.kind == "complex":
-            return self._planes(symmetry)
+            planes = self._charges.planes(symmetry)
+            return planes is not None and _cancels(*planes)
         if symmetry.kind in ("rotation", "general_linear"):
-            return self._mixed(symmetry)
+            return _cancels(*self._charges.mixed(symmetry))
         return True
-
-    def _parts(self, symmetry: Symmetry) -> Iterator[tuple[Slot, Tensor, Tensor]]:
-        """Yield the slots with a gradient, the weights and the gradients, shapes (units, entries)."""
-        for slot in symmetry.slots:
-            if slot.name in self.gradients:
-                units = symmetry.units
-                yield slot, slot.take(self.tensors[slot.name], units), slot.take(self.gradients[slot.name], units)
-
-    def _diagonal(self, symmetry: Symmetry) -> tuple[Tensor, Tensor]:
-        total = torch.zeros(symmetry.units, dtype=torch.double)
-        size = torch.zeros(symmetry.units, dtype=torch.double)
-        for slot in symmetry.slots:
-            if slot.name in self.gradients:
-                sums, sizes, _ = self._products(slot, symmetry.units)
-                total += slot.power * sums
-                size += abs(slot.power) * sizes
-        return total, size
-
-    def _products(self, slot: Slot, units: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for each unit Σ w∇, Σ |w∇| and Σ (w∇)² over its entries in one slot."""
-        key = (slot.name, slot.axes)
-        if key not in self._sums:
-            parts = [
-                (product.sum(1), product.abs().sum(1), product.square().sum(1))
-                for product in self._along(slot.name, slot.axes)
-            ]
-            sums, sizes, squares = (torch.cat(part) for part in zip(*parts, strict=True))
-            self._sums[key] = (sums, sizes, squares)
-        places = slot.indices(units).reshape(units, slot.repeat)
-        sums, sizes, squares = self._sums[key]
-        return sums[places].sum(1), sizes[places].sum(1), squares[places].sum(1)
-
-    def _along(self, name: str, axes: tuple[int, ...]) -> Iterator[Tensor]:
-        """Yield a parameter times its gradient, shape (places along the axes, entries), some places at a time."""
-        first = tuple(range(len(axes)))
-        weights, gradients = (
-            tensor.reshape(tensor.shape or (1,)).movedim(axes, first).flatten(0, len(axes) - 1)
-            for tensor in (self.tensors[name], self.gradients[name])
-        )
-        rows = max(1, AT_ONCE * len(weights) // max(1, weights.numel()))
-        for some, others in zip(weights.split(rows), gradients.split(rows), strict=True):
-            product = some * others
-            yield product.flatten(1) if product.dim() > 1 else product[:, None]
-
-    def _planes(self, symmetry: Symmetry) -> bool:
-        if any(slot.repeat % 2 for slot in symmetry.slots):
-            return False
-        total = torch.zeros(symmetry.units, dtype=torch.complex128)
-        size = torch.zeros(symmetry.units, dtype=torch.double)
-        for slot, weights, gradients in self._parts(symmetry):
-            x, y = weights.reshape(symmetry.units, slot.repeat // 2, 2, -1).unbind(2)
-            p, q = gradients.reshape(symmetry.units, slot.repeat // 2, 2, -1).unbind(2)
-            stretch, turn = (x * p + y * q), (x * q - y * p)
-            way = -1 if slot.inverse else 1
-            total += torch.complex(way * stretch.sum((1, 2)), turn.sum((1, 2)))
-            size += ((x * p).abs() + (y * q).abs() + (x * q).abs() + (y * p).abs()).sum((1, 2))
-        return bool((total.abs() <= CANCELLED * size + 1e-300).all())
-
-    def _mixed(self, symmetry: Symmetry) -> bool:
-        """Probe the matrix M = Σ ∇wᵀ with random vectors, without making it."""
-        left, right = torch.randn(2, symmetry.units, 4, generator=self._generator, dtype=torch.double)
-        straight = torch.zeros(4, dtype=torch.double)
-        crossed, size = torch.zeros_like(straight), torch.zeros_like(straight)
-        for slot, weights, gradients in self._parts(symmetry):
-            wl, wr, gl, gr = (
-                m.T @ v for m, v in ((weights, left), (weights, right), (gradients, left), (gradients, right))
-            )
-            one, other = (gl * wr).sum(0), (gr * wl).sum(0)  # leftᵀ M right, rightᵀ M left
-            sizes = gl.norm(dim=0) * wr.norm(dim=0) + gr.norm(dim=0) * wl.norm(dim=0)
-            if symmetry.kind == "general_linear" and slot.inverse:
-                one, other = -other, -one
-            straight, crossed, size = straight + one, crossed + other, size + sizes
-        if symmetry.kind == "rotation":
-            return bool(((straight - crossed).abs() <= CANCELLED * size + 1e-300).all())
-        return bool((torch.maximum(straight.abs(), crossed.abs()) <= CANCELLED * size + 1e-300).all())
 
     def alive(self, symmetry: Symmetry) -> bool:
         """Return whether the outputs depend on the weights of at least half of the units enough to tell."""
-        slots = [slot for slot in symmetry.slots if slot.name in self.gradients]
-        if not slots:
-            return False
-        squares = torch.zeros(symmetry.units, dtype=torch.double)
-        for slot in slots:
-            squares += self._products(slot, symmetry.units)[2]
-        return bool(((squares.sqrt() > ALIVE).double().mean() >= 0.5).item())
+        return bool((self._charges.effects(symmetry) > ALIVE).double().mean() >= 0.5)
+
+    def free(self) -> list[str]:
+        """Return the parameters that take part, and on which the outputs do not depend."""
+        return self._charges.without_effect(ALIVE / 100)
+
+    # Finite ones
 
     def acts(self, symmetry: Symmetry) -> bool:
         """Return whether the transformation changes any parameter: two places in one may cancel."""
@@ -285,27 +222,11 @@ class Check:
                 if axis not in acting:  # what it does is the same all along this one
                     tensor = tensor.narrow(axis, 0, 1)
             state[name] = tensor
-        changed = symmetry.transform(state, symmetry.sample(self._seed))
+        changed = transformed(state, [(symmetry, symmetry.sample(self._seed))])
         return any(not torch.allclose(changed[n], state[n], rtol=1e-9) for n in state if n in self._twin.trained)
 
-    def free(self) -> list[str]:
-        """Return the parameters that take part, and on which the outputs do not depend."""
-        return [
-            name
-            for name, gradient in self.gradients.items()
-            if gradient.numel() and max(float(part.abs_().max()) for part in self._along(name, (0,))) < ALIVE / 100
-        ]
-
-    # Finite ones
-
     def unchanged(self, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
-        """Return those of the symmetries whose random elements leave the outputs unchanged.
-
-        It comes last: to save memory, the gradients are given up before the parameters are transformed.
-        """
-        self.gradients = {}
-        names = {slot.name for symmetry in symmetries for slot in symmetry.slots}
-        self._room = {name: torch.empty_like(self.tensors[name]) for name in names}
+        """Return those of the symmetries whose random elements leave the outputs unchanged."""
         few = [s for s in symmetries if s.units < FEW]
         kept = self._together([s for s in symmetries if s.units >= FEW])
         if len(few) * 2 * self._forward_seconds <= PATIENCE:
@@ -318,7 +239,6 @@ class Check:
                 rest = [s for s, inside in zip(left, chosen, strict=True) if not inside]
                 left = [*self._together(half), *rest]
             kept += left
-        self._room = {}
         known = {id(symmetry) for symmetry in kept}
         return [symmetry for symmetry in symmetries if id(symmetry) in known]
 
@@ -330,13 +250,13 @@ class Check:
         middle = len(symmetries) // 2
         return self._together(symmetries[:middle]) + self._together(symmetries[middle:])
 
-    @torch.no_grad()
     def _passes(self, symmetries: Sequence[Symmetry]) -> bool:
         """Return whether the outputs stay, for two elements of each group: of permutations a cycle and an exchange."""
         for turn in range(2):
-            elements = [(s, self._element(s, turn, number)) for number, s in enumerate(symmetries)]
-            state = transformed(self.tensors, elements, self._room)
-            changes = self._changes(self._outputs(state))
+            action = Action(self.tensors, [(s, self._element(s, turn, number)) for number, s in enumerate(symmetries)])
+            action.apply(self.tensors)
+            changes = self._changes(self._outputs())
+            action.undo(self.tensors)
             if any(not change <= ROUNDINGS * floor for change, floor in zip(changes, self._floor, strict=True)):
                 return False
         return True
@@ -354,3 +274,8 @@ class Check:
             signs[a] = -1
             return signs
         return symmetry.sample(1000 * self._seed + number + 500)
+
+
+def _cancels(charge: Tensor, size: Tensor, part: float = CANCELLED) -> bool:
+    """Return whether charges are 0 but for a part of the sizes of what cancels in them."""
+    return bool((charge.abs() <= part * size + 1e-300).all())
