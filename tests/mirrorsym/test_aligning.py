@@ -51,6 +51,24 @@ class Attention(nn.Module):
         return self.read(functional.gelu(self.hidden(x)))
 
 
+class Normed(nn.Module):
+    """A residual stream with layer normalization, before each step or after it; its units change signs all at once."""
+
+    def __init__(self, after: bool = False) -> None:
+        super().__init__()
+        self.after = after
+        self.embed, self.up, self.down = nn.Linear(5, 12), nn.Linear(12, 20), nn.Linear(20, 12)
+        self.norm, self.last, self.read = nn.LayerNorm(12), nn.LayerNorm(12), nn.Linear(12, 3)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.embed(x)) if self.after else self.embed(x)
+        x = x + self.down(functional.gelu(self.up(x if self.after else self.norm(x))))
+        return self.read(self.last(x))
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "relu": (
         lambda: nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 2)),
@@ -63,6 +81,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "linear": (lambda: nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 5)), torch.randn(6, 6)),
     "residual": (Residual, torch.randn(3, 2, 6, 6)),
     "attention": (Attention, torch.randn(3, 4, 5)),
+    "norms before": (Normed, torch.randn(6, 5)),
+    "norms after": (lambda: Normed(after=True), torch.randn(6, 5)),
 }
 
 
