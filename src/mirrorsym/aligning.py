@@ -425,8 +425,10 @@ def _signed(products: Mapping[tuple[bool, ...], Tensor], signs: Sequence[float])
 def _turned(
     symmetry: Symmetry, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
 ) -> dict[str, Tensor]:
-    """Return the state after the sign flip, the rotation (Procrustes) or the phases that bring it nearest."""
+    """Return the state after the order, signs, rotation (Procrustes) or phases that bring it nearest."""
     pairs = _pairs(symmetry, target, state, settled)
+    if symmetry.kind == "permutation":
+        return symmetry.transform(state, _assignment(sum((one @ other.T for _, one, other in pairs), torch.zeros(()))))
     if symmetry.kind == "sign_flip":
         products = sum((one * other).sum(dim=1) for slot, one, other in pairs if slot.degree % 2)
         return symmetry.transform(state, torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double())
@@ -463,18 +465,23 @@ def _reachable(one: Symmetry, target: State, other: Symmetry, state: State) -> f
     pairs = [(slot, x, y) for (slot, x), (_, y) in zip(_blocks(one, target), _blocks(other, state), strict=True)]
     if one.kind == "complex":
         return float(_overlap(one, pairs).abs().sum())
-    return float(torch.linalg.matrix_norm(sum((x @ y.T for _, x, y in pairs), torch.zeros(())), "nuc"))
+    likeness = sum((x @ y.T for _, x, y in pairs), torch.zeros(()))
+    if one.kind == "permutation":
+        return float(likeness[torch.arange(one.units), _assignment(likeness)].sum())
+    return float(torch.linalg.matrix_norm(likeness, "nuc"))
 
 
 def _within(symmetry: Symmetry, unit: int, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
-    """The symmetries that mix entries within one unit of a permutation, such as a head's."""
+    """The symmetries that mix entries within one unit of a permutation, as of a head or of a group of channels."""
     own: dict[tuple[str, tuple[int, ...]], set[int]] = {}
     for slot in _trained(symmetry):
         places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)[unit]
         own.setdefault((plain(slot.name), slot.axes), set()).update(places.tolist())
+    room = max((slot.repeat for slot in _trained(symmetry)), default=0)
     found = []
     for other in symmetries:
-        if other.kind in ("rotation", "general_linear", "complex") and other is not symmetry:
+        mixes = other.kind in ("permutation", "rotation", "general_linear", "complex")
+        if mixes and other.units <= room and other is not symmetry:
             places_of = [(plain(s.name), s.axes, s.indices(other.units).tolist()) for s in _trained(other)]
             if all(own.get((name, axes), set()).issuperset(places) for name, axes, places in places_of):
                 found.append(other)
