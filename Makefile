@@ -55,14 +55,14 @@ lint: $(INSTALLED)  ## check style, types, rules and the schema; changes nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
-	@$(BIN)/nbstripout --verify notebooks/*.ipynb || { echo "what running them left in notebooks: make format strips it"; exit 1; }
+	@$(BIN)/nbstripout --verify notebooks/*.ipynb docs/*.ipynb || { echo "what running them left in notebooks: make format strips it"; exit 1; }
 	@$(BIN)/mirrorsym schema | cmp -s - config/schema.json || { echo "config/schema.json is not that of the code: make schema"; exit 1; }
 
 format: $(INSTALLED)  ## mend style, strip notebooks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/nbstripout notebooks/*.ipynb docs/*.ipynb
 
 schema: $(INSTALLED)  ## remake the configuration's schema
 	$(BIN)/mirrorsym schema > config/schema.json

@@ -17,7 +17,22 @@ pull towards. Rescaling gives sparsity, rotation low rank, permutation identical
         watch.step()
     print(watch.summary())  # one or two of the 16 hidden neurons are different, the others are their copies
 
-It needs numpy and torch. Importing it costs nothing until a name is used.
+It needs numpy and torch. Importing it costs nothing until a name is used. What there is, by what one does with it:
+
+==========================  ============================================================================================
+Find symmetries             find_symmetries, holds; Symmetry, Slot
+Watch a network collapse    watch; CollapseMonitor
+Forecast a collapse         forecast; Outlook, Forecast; forecast_curve; Curve, SignChange
+Compress a network          compress; Compression
+Break a symmetry            break_symmetry; Moved
+Constrain a network         constrain, constrain_all, release, parameter_groups, effective_parameters, plain_state_dict,
+                            load_plain_state_dict; Hadamard, Unit, MirrorDCS, DCS, ties
+Align two networks          align, interpolate
+Mirrors                     Mirror, rescaling_mirrors, rotation_mirror, double_rotation_mirror, permutation_mirror,
+                            identity_mirror, sectors, coupling
+Stability                   lyapunov_exponent, lyapunov_spectrum, second_order_critical_learning_rate, gamma_0, gamma_1
+Measures                    rank, sparsity, weight_distance, correlation, homogeneous_pairs, clusters
+==========================  ============================================================================================
 """
 
 from __future__ import annotations
@@ -79,22 +94,28 @@ if TYPE_CHECKING:
     from mirrorsym.watching import watch as watch
 
 _NAMES = {
-    "aligning": "align interpolate",
-    "breaking": "Moved break_symmetry",
-    "compression": "Compression compress",
-    "constraining": "constrain constrain_all effective_parameters load_plain_state_dict parameter_groups "
-    "plain_state_dict release",
-    "constraints": "DCS Hadamard MirrorDCS Unit ties",
-    "curves": "Curve SignChange forecast_curve",
-    "forecasting": "Forecast Outlook forecast",
-    "measures": "clusters correlation homogeneous_pairs rank sparsity weight_distance",
-    "mirrors": "Mirror coupling double_rotation_mirror identity_mirror permutation_mirror rescaling_mirrors "
-    "rotation_mirror sectors",
-    "stability": "gamma_0 gamma_1 lyapunov_exponent lyapunov_spectrum second_order_critical_learning_rate",
-    "symmetries": "Slot Symmetry find_symmetries holds",
-    "watching": "CollapseMonitor watch",
+    "Find symmetries": {"symmetries": "find_symmetries holds Symmetry Slot"},
+    "Watch a network collapse": {"watching": "watch CollapseMonitor"},
+    "Forecast a collapse": {"forecasting": "forecast Outlook Forecast", "curves": "forecast_curve Curve SignChange"},
+    "Compress a network": {"compression": "compress Compression"},
+    "Break a symmetry": {"breaking": "break_symmetry Moved"},
+    "Constrain a network": {
+        "constraining": "constrain constrain_all release parameter_groups effective_parameters plain_state_dict "
+        "load_plain_state_dict",
+        "constraints": "Hadamard Unit MirrorDCS DCS ties",
+    },
+    "Align two networks": {"aligning": "align interpolate"},
+    "Mirrors": {
+        "mirrors": "Mirror rescaling_mirrors rotation_mirror double_rotation_mirror permutation_mirror identity_mirror "
+        "sectors coupling"
+    },
+    "Stability": {
+        "stability": "lyapunov_exponent lyapunov_spectrum second_order_critical_learning_rate gamma_0 gamma_1"
+    },
+    "Measures": {"measures": "rank sparsity weight_distance correlation homogeneous_pairs clusters"},
 }
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+"""The public names by what one does with them, and by the module that defines them; the page of the API has them so."""
+_MODULES = {name: module for verb in _NAMES.values() for module, names in verb.items() for name in names.split()}
 """Where each public name is defined."""
 
 __all__ = sorted(_MODULES)

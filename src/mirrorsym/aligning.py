@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +28,8 @@ FACTORS = torch.logspace(-3, 3, 121, dtype=torch.double)
 """Where a rescaling's best factor is looked for at first."""
 REFINEMENTS = 45
 GOLDEN = (5**0.5 - 1) / 2
+WHOLE = 6
+"""So many flips of all units of a permutation are tried in all combinations."""
 ROUNDING = 1e-14
 """A smaller gain than this share of the squared norm is none."""
 
@@ -38,10 +40,11 @@ def align(a: nn.Module, b: Module, symmetries: Sequence[Symmetry], sweeps: int =
 
     Both are first brought to the point of their orbit with the smallest norm, where what is left of rescalings and
     invertible matrices are signs and rotations. There one symmetry after the other takes its best element, until
-    nothing changes: permutations by assignment, heads by what is left after their best rotation, signs, rotations
-    (Procrustes) and phases in closed form. Then the copy goes to where the other network lies in its orbit, factors by
-    a search in one dimension. No step increases the distance, and the end is a local minimum. It is Theorem 4's group,
-    and those of Sections 3.1 and 3.2, used as by Ainsworth et al. 2023, with no specification written by hand.
+    nothing changes: permutations by assignment at the best signs, heads by what is left after their best rotation,
+    signs, rotations (Procrustes) and phases in closed form. Then the copy goes to where the other network lies in its
+    orbit, factors by a search in one dimension. No step increases the distance, and the end is a local minimum. It is
+    Theorem 4's group, and those of Sections 3.1 and 3.2, used as by Ainsworth et al. 2023, with no specification
+    written by hand.
 
     Args:
         a: the network that stays.
@@ -299,25 +302,30 @@ class _Discrete:
 
     Args:
         symmetry: the symmetry.
-        symmetries: all of them. Those that act on the same units, or within them, follow an exchange at once.
+        symmetries: all of them. Those that act on the same units, or within them, follow an exchange at once; so do
+            flips of all units together, at whose wrong sign the best order would be that of chance.
     """
 
     def __init__(self, symmetry: Symmetry, symmetries: Sequence[Symmetry]) -> None:
         self.symmetry = symmetry
         self._flips: list[Symmetry] = []
+        self._whole: list[Symmetry] = []
         self._inner: list[list[Symmetry]] = []
         if symmetry.kind == "permutation":
             own = {place(slot) for slot in _trained(symmetry)}
-            same = [s for s in symmetries if s.kind == "sign_flip" and s.units == symmetry.units]
-            self._flips = [s for s in same if _odd(s) <= own]
+            flips = [s for s in symmetries if s.kind == "sign_flip"]
+            self._flips = [s for s in flips if s.units == symmetry.units and _odd(s) <= own]
             inner = [_within(symmetry, unit, symmetries) for unit in range(symmetry.units)]
             if inner[0] and len({tuple((s.kind, s.units, len(s.slots)) for s in one) for one in inner}) == 1:
                 self._inner = inner
+            else:
+                self._whole = [s for s in flips if s.units == 1 and _flipped(symmetry, s)][:WHOLE]
+        self._odd = [*map(_odd, self._flips), *(_flipped(symmetry, whole) for whole in self._whole)]
 
     @property
     def followers(self) -> list[Symmetry]:
         """Those that follow an exchange at once."""
-        return [*self._flips, *itertools.chain(*self._inner)]
+        return [*self._flips, *self._whole, *itertools.chain(*self._inner)]
 
     def __call__(
         self, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
@@ -325,17 +333,32 @@ class _Discrete:
         """Return the state where it was moved to, by all weights or by those at some places alone."""
         if self.symmetry.kind != "permutation":
             return _turned(self.symmetry, target, state, settled)
-        result = transformed(state, [(self.symmetry, _assignment(self._likeness(target, state, settled)))])
+        result = dict(state)
+        order, whole = self._order(target, state, settled)
+        for symmetry, sign in zip(self._whole, whole, strict=True):
+            if sign < 0:
+                result = transformed(result, [(symmetry, torch.tensor([sign]).double())])
+        result = transformed(result, [(self.symmetry, order)])
         for symmetry, signs in zip(self._flips, self._signs(target, result, settled), strict=True):
             result = transformed(result, [(symmetry, signs)])
         for symmetry in itertools.chain(*self._inner):
             result = _turned(symmetry, target, result)
         return result
 
+    def _order(
+        self, target: State, state: State, settled: Collection[tuple[object, ...]] | None
+    ) -> tuple[Tensor, Sequence[float]]:
+        """The order of the state's units that is most like the target's, and the signs of the whole at which it is."""
+        found = []
+        for likeness, whole in self._likeness(target, state, settled):
+            order = _assignment(likeness)
+            found.append((float(likeness[torch.arange(len(order)), order].sum()), order, whole))
+        return max(found, key=lambda one: one[0])[1:]
+
     def _signs(self, target: State, state: State, settled: Collection[tuple[object, ...]] | None) -> Iterable[Tensor]:
         """The signs of each flip, shape (units,), that together bring the units nearest to the target's."""
         products = self._products(target, state, settled, lambda one, other: (one * other).sum(dim=1))
-        combinations = torch.tensor(list(itertools.product((1.0, -1.0), repeat=len(self._flips)))).double()
+        combinations = torch.tensor(_combinations(self._flips)).double()
         best = torch.stack([_signed(products, signs) for signs in combinations.tolist()]).argmax(dim=0)
         return combinations[best].T
 
@@ -347,15 +370,16 @@ class _Discrete:
         product: Callable[[Tensor, Tensor], Tensor],
     ) -> dict[tuple[bool, ...], Tensor]:
         """Products of the weights in both, summed over the slots that the same flips change."""
-        flips = [_odd(symmetry) for symmetry in self._flips]
         products: dict[tuple[bool, ...], Tensor] = {}
         for slot, one, other in _pairs(self.symmetry, target, state, settled):
-            flipped = tuple(place(slot) in slots for slots in flips)
+            flipped = tuple(place(slot) in slots for slots in self._odd)
             products[flipped] = products.get(flipped, 0) + product(one, other)
         return products
 
-    def _likeness(self, target: State, state: State, settled: Collection[tuple[object, ...]] | None) -> Tensor:
-        """How alike each unit of the target is to each of the state's, shape (units, units).
+    def _likeness(
+        self, target: State, state: State, settled: Collection[tuple[object, ...]] | None
+    ) -> Iterator[tuple[Tensor, Sequence[float]]]:
+        """How alike each unit of the target is to each of the state's, shape (units, units), by signs of the whole.
 
         It is the product of their weights at the best signs, where signs can change; of what other symmetries turn
         within a unit, as within a head, the largest product that a turn can reach.
@@ -366,13 +390,32 @@ class _Discrete:
                 for j, of_state in enumerate(self._inner):
                     pairs = zip(of_target, of_state, strict=True)
                     likeness[i, j] = sum(_reachable(one, target, other, state) for one, other in pairs)
-            return likeness
+            yield likeness, ()
+            return
         products = self._products(target, state, settled, lambda one, other: one @ other.T)
-        combinations = itertools.product((1.0, -1.0), repeat=len(self._flips))
-        best = torch.full((self.symmetry.units,) * 2, -torch.inf).double()
-        for signs in combinations:
-            best = torch.maximum(best, _signed(products, signs))
-        return best
+        for whole in _combinations(self._whole):
+            best = torch.full((self.symmetry.units,) * 2, -torch.inf).double()
+            for signs in _combinations(self._flips):
+                best = torch.maximum(best, _signed(products, (*signs, *whole)))
+            yield best, whole
+
+
+def _combinations(flips: Sequence[Symmetry]) -> list[tuple[float, ...]]:
+    """All signs that some flips can have."""
+    return list(itertools.product((1.0, -1.0), repeat=len(flips)))
+
+
+def _flipped(symmetry: Symmetry, whole: Symmetry) -> set[tuple[object, ...]]:
+    """The places of a permutation's units that a flip of all of them changes."""
+    changed: dict[tuple[str, tuple[int, ...]], set[int]] = {}
+    for slot in _trained(whole):
+        if slot.degree % 2:
+            changed.setdefault((plain(slot.name), slot.axes), set()).update(slot.indices(1).tolist())
+    return {
+        place(slot)
+        for slot in _trained(symmetry)
+        if changed.get((plain(slot.name), slot.axes), set()).issuperset(slot.indices(symmetry.units).tolist())
+    }
 
 
 def _signed(products: Mapping[tuple[bool, ...], Tensor], signs: Sequence[float]) -> Tensor:
@@ -384,8 +427,11 @@ def _signed(products: Mapping[tuple[bool, ...], Tensor], signs: Sequence[float])
 def _turned(
     symmetry: Symmetry, target: State, state: State, settled: Collection[tuple[object, ...]] | None = None
 ) -> dict[str, Tensor]:
-    """Return the state after the sign flip, the rotation (Procrustes) or the phases that bring it nearest."""
+    """Return the state after the order, signs, rotation (Procrustes) or phases that bring it nearest."""
     pairs = _pairs(symmetry, target, state, settled)
+    if symmetry.kind == "permutation":
+        order = _assignment(sum((one @ other.T for _, one, other in pairs), torch.zeros(())))
+        return transformed(state, [(symmetry, order)])
     if symmetry.kind == "sign_flip":
         products = sum((one * other).sum(dim=1) for slot, one, other in pairs if slot.degree % 2)
         signs = torch.where(torch.as_tensor(products) < 0, -1.0, 1.0).double()
@@ -423,18 +469,23 @@ def _reachable(one: Symmetry, target: State, other: Symmetry, state: State) -> f
     pairs = [(slot, x, y) for (slot, x), (_, y) in zip(_blocks(one, target), _blocks(other, state), strict=True)]
     if one.kind == "complex":
         return float(_overlap(one, pairs).abs().sum())
-    return float(torch.linalg.matrix_norm(sum((x @ y.T for _, x, y in pairs), torch.zeros(())), "nuc"))
+    likeness = sum((x @ y.T for _, x, y in pairs), torch.zeros(()))
+    if one.kind == "permutation":
+        return float(likeness[torch.arange(one.units), _assignment(likeness)].sum())
+    return float(torch.linalg.matrix_norm(likeness, "nuc"))
 
 
 def _within(symmetry: Symmetry, unit: int, symmetries: Sequence[Symmetry]) -> list[Symmetry]:
-    """The symmetries that mix entries within one unit of a permutation, such as a head's."""
+    """The symmetries that mix entries within one unit of a permutation, as of a head or of a group of channels."""
     own: dict[tuple[str, tuple[int, ...]], set[int]] = {}
     for slot in _trained(symmetry):
         places = slot.indices(symmetry.units).reshape(symmetry.units, slot.repeat)[unit]
         own.setdefault((plain(slot.name), slot.axes), set()).update(places.tolist())
+    room = max((slot.repeat for slot in _trained(symmetry)), default=0)
     found = []
     for other in symmetries:
-        if other.kind in ("rotation", "general_linear", "complex") and other is not symmetry:
+        mixes = other.kind in ("permutation", "rotation", "general_linear", "complex")
+        if mixes and other.units <= room and other is not symmetry:
             places_of = [(plain(s.name), s.axes, s.indices(other.units).tolist()) for s in _trained(other)]
             if all(own.get((name, axes), set()).issuperset(places) for name, axes, places in places_of):
                 found.append(other)

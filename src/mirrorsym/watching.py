@@ -247,15 +247,17 @@ class CollapseMonitor:
         except ImportError:
             raise ImportError("plot draws with Matplotlib, which is missing: pip install matplotlib") from None
 
-        figure = Figure(figsize=(5, 3.2), layout="constrained")
+        drawn = self._by_loss()[:DRAWN]
+        figure = Figure(figsize=(6, 3.2 + 0.2 * len(drawn)), layout="constrained")
         axes = figure.subplots()
-        for symmetry, _ in self._by_loss()[:DRAWN]:
+        for symmetry, _ in drawn:
             chosen = [r for r in self.records if (r.name, r.kind) == (self._names[symmetry], symmetry.kind)]
             left = [(r.step, r.value / symmetry.units) for r in chosen if r.quantity == "effective_units"]
             label = f"{self._names[symmetry]}: {WORDS[symmetry.kind]} of {symmetry.units}"
             axes.plot([step for step, _ in left], [share for _, share in left], marker=".", label=label)
         axes.set(xlabel="step", ylabel="share of units that are left", ylim=(0, 1.05))
-        axes.legend(fontsize="small", frameon=False)
+        # Names are long, and would cover the lines inside.
+        figure.legend(loc="outside lower left", fontsize="small", frameon=False)
         return figure
 
     def summary(self) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +53,17 @@ def test_type_checkers_see_the_names_that_are_there() -> None:
         assert f"from mirrorsym.{module} import {name} as {name}" in source
 
 
+def test_the_docstring_groups_all_names_as_the_page_of_the_api_does() -> None:
+    table = (mirrorsym.__doc__ or "").split("==\n")[1]
+    said: dict[str, str] = {}
+    for line in table.splitlines()[:-1]:
+        if verb := line[:28].strip():
+            said[verb] = ""
+        said[list(said)[-1]] += f" {line[28:]}"
+    grouped = {verb: " ".join(modules.values()).split() for verb, modules in mirrorsym._NAMES.items()}
+    assert {verb: re.findall(r"\w+", names) for verb, names in said.items()} == grouped
+
+
 def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout
@@ -93,20 +102,3 @@ def test_the_example_of_the_docstring_runs_and_finds_the_collapse(capsys: pytest
     assert left is not None
     assert 1 <= int(left[1]) <= 4
     assert signs == "1 symmetry has lost nothing"
-
-
-def test_the_wheel_is_small_and_needs_numpy_and_torch_alone(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", reason="setuptools builds the wheel")
-    root, source = Path(__file__).parents[2], tmp_path / "source"
-    shutil.copytree(root / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for file in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(root / file, source)
-    build = "import sys, setuptools.build_meta as backend; backend.build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, capture_output=True, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.stat().st_size < 1_000_000
-    with zipfile.ZipFile(wheel) as archive:
-        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
-        needs = re.findall(r"^Requires-Dist: (.*)$", archive.read(metadata).decode(), re.MULTILINE)
-        assert "mirrorsym/py.typed" in archive.namelist()
-    assert [need for need in needs if "extra ==" not in need] == ["numpy", "torch"]

@@ -142,16 +142,13 @@ def linked(text: str, name: str, documents: Mapping[str, str], code: Code) -> st
 
 
 def _api() -> str:
-    """The page of the library's public names, by module."""
+    """The page of the library's public names, by what one does with them."""
     import mirrorsym
 
     lines = ["# API of the library", "", "`import mirrorsym`; all names are those of the package itself.", ""]
-    by_module: dict[str, list[str]] = {}
-    for name in mirrorsym.__all__:
-        by_module.setdefault(mirrorsym._MODULES[name], []).append(name)
-    for module, names in by_module.items():
-        lines += [f"## {module.capitalize()}", ""]
-        for name in names:
+    for verb, modules in mirrorsym._NAMES.items():
+        lines += [f"## {verb}", ""]
+        for name in " ".join(modules.values()).split():
             kind = "autoclass" if isinstance(getattr(mirrorsym, name), type) else "autofunction"
             lines += [f"```{{eval-rst}}\n.. {kind}:: mirrorsym.{name}"]
             lines += ["   :members:", "```", ""] if kind == "autoclass" else ["```", ""]
