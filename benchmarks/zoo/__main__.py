@@ -286,6 +286,8 @@ def _table(rows: list[Row], pruning: bool) -> list[str]:
 def main(names: list[str]) -> None:
     """Measure networks, each in a process of its own, and make the page of these and those measured before."""
     known = {**SMALL, **FULL, **SERIES}
+    if unknown := [name for name in names if name not in known]:
+        sys.exit(f"benchmarks.zoo: the zoo has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}")
     rows = {row["name"]: Row(**row) for row in json.loads(JSON.read_text(encoding="utf-8"))} if JSON.exists() else {}
     torch.set_num_threads(1)
     for package in ("torchvision", "transformers", "timm", "torch_pruning"):
