@@ -279,7 +279,7 @@ def test_only_what_the_paper_asserts_is_counted_and_heads_the_report(project: Pa
     text = " ".join(run.get("text", "") for paragraph in report["abstract"] for run in paragraph)
     assert "judge 2 of its claims" in text
     assert [entry["count"] for entry in report["verdicts"]] == ["2", "0", "0", "0"]
-    assert report["apart"][0] == "apart: misprints and slips, 2 of 2 hold as they are meant"
+    assert report["apart"][0] == "apart: misprints and slips, which fail as printed; mended, 2 of 2 hold"
     assert report["apart"][1] == "apart: extensions of ours, 1"
     assert [row["what"] for row in report["headlines"]] == ["of said"]
     assert report["figures"]["fig3_left"]["claims"] == ["said", "minor"]

@@ -340,6 +340,21 @@ def test_escape_is_compared_cell_by_cell() -> None:
     assert shares(0.1, 0.1, (1, 0)) == {"escape": [1.0], "largest": [1.0], "count": [0.0], "mean": [0.0]}
 
 
+def test_the_negative_exponents_of_a_cell_are_counted() -> None:
+    """Of twelve exponents none, one, ten and all are below zero in four cells."""
+    exponents = np.array([[np.repeat([-1.0, 1.0], [below, 12 - below])] for below in (0, 1, 10, 12)])[None]
+    coords = {"signal": [0.5], "learning_rate": [1.0, 2.0, 3.0, 4.0], "seed": [0], "mode": list(range(12))}
+    variables = {
+        "lyapunov_exponent": (tuple(coords), exponents),
+        "exponent_error": (tuple(coords), np.full(exponents.shape, 0.1)),
+        "settled": ("learning_rate", np.ones(4)),
+    }
+    for compared, share in {"count": 0.75, "ten": 0.5, "all": 0.25}.items():
+        arguments = {"experiment": "made_up", "compared": compared}
+        found = evaluate("escape_over_descent", arguments, {"made_up": xr.Dataset(variables, coords)})
+        assert found.tolist() == [share]
+
+
 def regressors(weights: Any, **settings: Any) -> dict[str, xr.Dataset]:
     """Results of the product regressor at two learning rates, and no plain one."""
     known = {"features": 4, "steps": 50, "initial_variance": 0.1, **settings}

@@ -154,7 +154,7 @@ def test_what_was_written_passes_its_own_tests_and_the_checks(own: Own) -> None:
 def test_tests_that_enumerate_experiments_take_a_new_one(tmp_path: Path) -> None:
     """In the real project: its tests of the profile, of the words, of the scales' trainings."""
     project = make_project(tmp_path / "project")
-    for part in ("config", "tests", "paper", "benchmarks"):
+    for part in ("config", "claims", "tests", "paper", "benchmarks"):
         shutil.rmtree(project.folder / part, ignore_errors=True)
         ignored = shutil.ignore_patterns("__pycache__", "figures")
         shutil.copytree(ROOT / part, project.folder / part, ignore=ignored)

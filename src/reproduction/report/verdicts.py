@@ -33,6 +33,7 @@ def counts_of(claims: Verdicts) -> dict[str, str]:
     counts = {f"claims.{entry['key']}": str(verdicts.count(verdict)) for verdict, entry in MARKS.items()}
     for name, natures in {"misprints": ("misprint",), "slips": ("slip",), "extensions": ("extension",)}.items():
         counts[f"claims.{name}"] = str(sum(claim.nature in natures for claim in claims.claims))
+    counts["claims.amended"] = str(sum(bool(claim.amended) for claim in claims.claims if claim.nature == "claim"))
     counts["claims.one_finding"] = str(largest_finding(claims.claims))
     held = [claim.verdict == SUPPORTED for claim in claims.claims if claim.nature in MENDED]
     counts |= {"claims.mended": str(sum(held)), "claims.printed": str(len(held))}

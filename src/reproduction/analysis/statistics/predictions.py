@@ -161,7 +161,10 @@ def _ranks(
 
 
 def escape_over_descent(
-    results: Results, *, experiment: str, compared: Literal["escape", "largest", "count", "mean"] = "escape"
+    results: Results,
+    *,
+    experiment: str,
+    compared: Literal["escape", "largest", "count", "ten", "all", "mean"] = "escape",
 ) -> xr.DataArray:
     """Return the share of cells in which the exponents of SGD at zero compare to those of gradient descent.
 
@@ -172,8 +175,8 @@ def escape_over_descent(
         results: datasets by experiment.
         experiment: the Lyapunov exponents of matrix factorization, over ``signal`` and ``learning_rate``.
         compared: the share in which one vector grows faster than in gradient descent by more than two standard errors,
-            in which the largest exponent is above it, in which fewer are positive, none of them within two standard
-            errors, or in which the mean of the leading ones is below.
+            in which the largest exponent is above it, in which at least one, ten or all of the exponents are negative
+            by more than two standard errors, or in which the mean of the leading ones is below.
     """
     data = dataset_of(results, experiment)
     exponents = data["lyapunov_exponent"]
@@ -182,10 +185,11 @@ def escape_over_descent(
         verdict = data["escape_rate"] - 2 * data["escape_error"] > descent
     elif compared == "largest":
         verdict = exponents.max("mode") > descent
-    elif compared == "count":
-        verdict = (exponents + 2 * data["exponent_error"] > 0).sum("mode") < exponents.sizes["mode"]
-    else:
+    elif compared == "mean":
         verdict = exponents.mean("mode") < descent
+    else:
+        least = {"count": 1, "ten": 10, "all": exponents.sizes["mode"]}[compared]
+        verdict = (exponents + 2 * data["exponent_error"] < 0).sum("mode") >= least
     share: xr.DataArray = verdict.where(data["settled"] > 0).mean(["signal", "learning_rate"])
     return share
 
