@@ -132,7 +132,8 @@ function said() {
   const values = rows(view.cubes[readout.cube], names).map(({ value }) => value);
   const finished = values.filter((value) => value !== null);
   const numbers = { median: median(values), finished: finished.length };
-  const ofAll = readout.of ? ` of ${readout.of}` : "";
+  const size = readout.of?.[state.variant] ?? readout.of;
+  const ofAll = size ? ` of ${size}` : "";
   let text = finished.length
     ? `Here: ${readout.what} ${written(numbers.median)}${ofAll} (median of ${finished.length} of ${made(names).length} seeds, from ${written(Math.min(...finished))} to ${written(Math.max(...finished))}).`
     : unfinished(names);

@@ -196,6 +196,7 @@ def plasticity(results: Results) -> View:
     dead = stacked({name: part["dead_parameters"] for name, part in parts.items()}, "change")
     status = stacked({name: part["status"] for name, part in parts.items()}, "change")
     size = data.sizes["parameter"]
+    sizes = {name: size // 2 if name == "vanilla" else size for name in VARIANTS}
     return {
         "id": "plasticity",
         "title": "Which parameters stop to learn?",
@@ -221,7 +222,7 @@ def plasticity(results: Results) -> View:
                 "rows": {"cube": "dead", "where": ["change"]},
             }
         ],
-        "readout": {"cube": "dead", "what": "dead parameters"},
+        "readout": {"cube": "dead", "what": "dead parameters", "of": sizes},
     }
 
 
