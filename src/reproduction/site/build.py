@@ -34,8 +34,8 @@ NEEDS = ("sphinx", "myst_parser", "pydata_sphinx_theme", "altair", "vl_convert")
 NOT_SHOWN = (".buildinfo", ".doctrees", "objects.inv", "_sources", "webpack-macros.html")
 """What Sphinx and its theme leave in the folder for themselves."""
 BACK = (
-    '<p class="small"><a href="../index.html">mirrorsym: what was found</a> · <a href="../claims.html">claims</a> · '
-    '<a href="../explorer/index.html">explorer</a></p>'
+    '<nav class="small" aria-label="Other pages"><a href="../index.html">mirrorsym: what was found</a> · '
+    '<a href="../claims.html">claims</a> · <a href="../explorer/index.html">explorer</a></nav>'
 )
 """Leads from the report to the other pages; beside no such pages it has none."""
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:]+)\)")

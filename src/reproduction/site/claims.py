@@ -75,6 +75,7 @@ RESIDUAL = "parameterization=residual&initial_std=0.007&signal=0.02&learning_rat
 AT = {
     "residual_always_full_rank": {"rank": RESIDUAL},
     "residual_removes_the_cause": {"rank": RESIDUAL},
+    "rescaling_loses_plasticity": {"plasticity": "variant=rescaled"},
     "gradient_noise_restores_plasticity": {"plasticity": "variant=rescaled_gradient_noise"},
     "fixed_bias_restores_plasticity": {"plasticity": "variant=rescaled_bias"},
 }
