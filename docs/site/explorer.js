@@ -93,6 +93,18 @@ function setsOf(chart) {
 }
 
 // ---- what is said in words ----
+const NOT_RUN = 2;
+const made = (where) => rows(view.cubes.status, where).filter(({ value }) => value !== NOT_RUN);
+// Where there is no number: every run diverged, or the sweep has none here, and then which is next to it.
+function unfinished(names) {
+  if (made(names).length) return "Here every run diverged.";
+  const { along } = view.readout;
+  const places = made(names.filter((name) => name !== along)).map((row) => row[along]);
+  if (!places.length) return "Not run here.";
+  const order = view.controls.find(({ name }) => name === along);
+  const next = nearest([...new Set(places)], state[along]);
+  return `Not run here; nearest: ${order.label} ${written(next)}.`;
+}
 const exact = (distance) => (distance <= 1e-17 ? "0" : distance.toPrecision(2));
 function said() {
   if (view.plane) {
@@ -120,9 +132,11 @@ function said() {
   const values = rows(view.cubes[readout.cube], names).map(({ value }) => value);
   const finished = values.filter((value) => value !== null);
   const numbers = { median: median(values), finished: finished.length };
+  const size = readout.of?.[state.variant] ?? readout.of;
+  const ofAll = size ? ` of ${size}` : "";
   let text = finished.length
-    ? `Here: ${readout.what} ${written(numbers.median)} (median of ${finished.length} seeds, from ${written(Math.min(...finished))} to ${written(Math.max(...finished))}).`
-    : "Here no run finished, or none was made.";
+    ? `Here: ${readout.what} ${written(numbers.median)}${ofAll} (median of ${finished.length} of ${made(names).length} seeds, from ${written(Math.min(...finished))} to ${written(Math.max(...finished))}).`
+    : unfinished(names);
   if (readout.onset) {
     const { along, level, label } = readout.onset;
     const line = rows(view.cubes[readout.cube], names.filter((name) => name !== along));
@@ -146,14 +160,26 @@ const address = () => {
   const query = new URLSearchParams(view.controls.map(({ name }) => [name, String(state[name])]));
   return `#${view.id}?${query}`;
 };
+const nearest = (values, wanted) => values.reduce((best, value) => (Math.abs(value - wanted) < Math.abs(best - wanted) ? value : best));
+// A layer is offered where the model has it.
+const offered = ({ values, within }, at) => (within ? values.filter((value) => value <= at[within]) : values);
+let moved = [];
 function fromAddress() {
   const [id, query] = location.hash.slice(1).split("?");
   const wanted = VIEWS.find((one) => one.id === id) ?? VIEWS[0];
   const given = new URLSearchParams(query ?? "");
-  const values = Object.fromEntries(wanted.controls.map(({ name, values: listed, initial }) => {
-    const place = listed.findIndex((value) => String(value) === given.get(name));
-    return [name, listed[place < 0 ? initial : place]];
-  }));
+  moved = [];
+  const values = {};
+  for (const control of wanted.controls) {
+    const { name, label, initial } = control;
+    const listed = offered(control, values);
+    const asked = given.get(name);
+    const number = asked === null || asked.trim() === "" ? NaN : Number(asked);
+    const exactly = listed.find((value) => String(value) === asked || value === number);
+    const close = Number.isFinite(number) && typeof listed[0] === "number" ? nearest(listed, number) : control.values[initial];
+    values[name] = exactly ?? close;
+    if (asked !== null && exactly === undefined) moved.push(`${label} ${asked} is no stop here, so you see ${written(values[name])}.`);
+  }
   return [wanted, values];
 }
 
@@ -168,6 +194,7 @@ function knob(control) {
   } else {
     input = make("select", {}, ...control.words.map((text, place) => new Option(text, place)));
     input.value = values.indexOf(state[name]);
+    hideUnoffered(input, control);
   }
   input.name = name;
   input.setAttribute("aria-label", label);
@@ -175,10 +202,16 @@ function knob(control) {
   const words = make("span", {}, `${label}${kind === "slider" ? ": " : ""}`, ...(kind === "slider" ? [value] : []));
   return make("label", {}, words, input);
 }
+function hideUnoffered(input, control) {
+  const there = offered(control, state);
+  control.values.forEach((value, place) => { input.options[place].disabled = input.options[place].hidden = !there.includes(value); });
+}
 function turnKnobs() {
-  for (const { name, kind, values } of view.controls) {
+  for (const control of view.controls) {
+    const { name, kind, values } = control;
     const input = main.querySelector(`[name="${name}"]`);
     input.value = values.indexOf(state[name]);
+    if (kind === "choice") hideUnoffered(input, control);
     if (kind !== "slider") continue;
     input.setAttribute("aria-valuetext", written(state[name]));
     input.closest("label").querySelector("b").textContent = written(state[name]);
@@ -198,9 +231,9 @@ function save(name, address) {
   link.click();
   link.remove();
 }
-function csv(listed) {
+function csv(listed, titles = {}) {
   const names = [...new Set(listed.flatMap((row) => Object.keys(row)))].filter((name) => !/_(low|high)$/.test(name));
-  return [names, ...listed.map((row) => names.map((name) => row[name] ?? ""))].map((cells) => cells.join(",")).join("\n");
+  return [names.map((name) => titles[name] ?? name), ...listed.map((row) => names.map((name) => row[name] ?? ""))].map((cells) => cells.join(",")).join("\n");
 }
 function boxOf(chart, place) {
   const drawing = make("div", { className: "drawing" });
@@ -209,9 +242,9 @@ function boxOf(chart, place) {
   asCsv.setAttribute("aria-label", `numbers of “${chart.title}” as CSV`);
   asPng.setAttribute("aria-label", `“${chart.title}” as PNG`);
   const className = chart.square ? "chart square" : "chart";
-  const file = `${view.id}_${place + 1}`;
-  asCsv.addEventListener("click", () => save(`${file}.csv`, URL.createObjectURL(new Blob([csv(setsOf(chart).rows)], { type: "text/csv" }))));
-  asPng.addEventListener("click", async () => save(`${file}.png`, await shown[place].drawn.toImageURL("png", 2)));
+  const file = () => [view.id, place + 1, ...view.controls.map(({ name }) => `${name}=${written(state[name])}`)].join("_");
+  asCsv.addEventListener("click", () => save(`${file()}.csv`, URL.createObjectURL(new Blob([csv(setsOf(chart).rows, chart.columns)], { type: "text/csv" }))));
+  asPng.addEventListener("click", async () => save(`${file()}.png`, await shown[place].drawn.toImageURL("png", 2)));
   return make("section", { className }, make("h3", { textContent: chart.title }), drawing, asCsv, asPng);
 }
 async function draw(chart, box) {
@@ -219,6 +252,7 @@ async function draw(chart, box) {
   const spec = { ...structuredClone(chart.spec), description: chart.title, datasets: sets };
   spec.config = { ...spec.config, ...LOOK, aria: false };
   const drawing = box.querySelector(".drawing");
+  if (chart.square) spec.height = drawing.clientWidth + (chart.below ?? 0);
   const { view: drawn } = await vegaEmbed(drawing, spec, { actions: false, renderer: chart.renderer ?? "svg" });
   // To a screen reader a picture with a name, not a thousand marks; what it shows here is said above, all of it in the CSV.
   drawing.setAttribute("role", "img");
@@ -231,7 +265,6 @@ async function draw(chart, box) {
 // A click into a chart turns the knobs that its marks have values of.
 function click(datum) {
   if (!datum) return;
-  const nearest = (values, wanted) => values.reduce((best, value) => (Math.abs(value - wanted) < Math.abs(best - wanted) ? value : best));
   const turned = {};
   for (const { name, values, kind } of view.controls) {
     if (datum[name] === undefined) continue;
@@ -263,11 +296,16 @@ async function refresh() {
 function tell() {
   const { text, numbers } = said();
   const readout = document.getElementById("readout");
-  readout.textContent = text;
+  readout.textContent = [...moved, text].join(" ");
   readout.dataset.numbers = JSON.stringify(numbers);
 }
 function change(values) {
+  if (Object.keys(values).length) moved = [];
   Object.assign(state, values);
+  for (const control of view.controls) {
+    const there = offered(control, state);
+    if (!there.includes(state[control.name])) state[control.name] = there[there.length - 1];
+  }
   history.replaceState(null, "", address());
   turnKnobs();
   tell();
@@ -281,6 +319,7 @@ async function open() {
     return;
   }
   view = wanted;
+  document.title = `${view.title} mirrorsym: the explorer`;
   history.replaceState(null, "", address());
   for (const link of document.querySelectorAll("nav a")) {
     if (link.id === `to-${view.id}`) link.setAttribute("aria-current", "page");

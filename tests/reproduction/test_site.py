@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from reproduction.analysis.claims import load_all
+from reproduction.analysis.verdict_file import JudgedControl
 from reproduction.files import FileError
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
 from reproduction.site.build import SiteError, build, linked
+from reproduction.site.claims import AT, _word, explored
 from reproduction.site.code import Code
 from reproduction.site.code import page as page_of
 from reproduction.site.explorer.cubes import MISSING, cube
@@ -74,6 +77,32 @@ def test_a_page_of_code_has_an_address_for_each_line_and_shows_what_the_file_say
     source = (ROOT / "src/reproduction/analysis/statistics/general.py").read_text(encoding="utf-8")
     assert source.splitlines()[int(line) - 1].startswith("def difference(")
     assert Code(ROOT).function("no_such_function") is None
+
+
+def test_a_claim_that_is_seen_elsewhere_in_a_view_leads_there() -> None:
+    config = load(ROOT / "config")
+    claims = {claim.id: claim for claim in load_all(Layout(ROOT).paper_claims, [])[0]}
+    assert explored(["sparsity"], config) == {"sparsity": "explorer/index.html#sparsity"}
+    for name, places in AT.items():
+        found = explored(claims[name].experiments, config, [name])
+        for view, place in places.items():
+            assert found[view] == f"explorer/index.html#{view}?{place}"
+    both = explored(["plasticity"], config, ["fixed_bias_restores_plasticity", "rescaling_loses_plasticity"])
+    assert both["plasticity"].endswith("?variant=rescaled_bias")  # the first one's
+
+
+def test_a_control_that_decides_nothing_does_not_read_as_one_that_passes() -> None:
+    words = {
+        _word(JudgedControl(statement="s", record=record, passed=passed)): (record, passed)
+        for record in (True, False)
+        for passed in (True, False, None)
+    }
+    assert words == {
+        "shown only, decides nothing": (True, None),
+        "passes": (False, True),
+        "fails": (False, False),
+        "open": (False, None),
+    }
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def broken(site: Path) -> list[str]:
             if link.startswith(("http:", "https:", "data:", "mailto:", "javascript:")):
                 continue
             file, _, anchor = link.partition("#")
+            anchor = anchor.partition("?")[0]  # what follows is the state of a view
             target = (path.parent / unquote(file.partition("?")[0])).resolve() if file else path
             inside = target == path or (target.is_file() and target.is_relative_to(site.resolve()))
             if not inside or (anchor and target in pages and unquote(anchor) not in pages[target].places):

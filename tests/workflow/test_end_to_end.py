@@ -181,7 +181,8 @@ def test_the_page_says_what_was_found_only_where_the_verdicts_do(site: Path) -> 
     """At a scale for tests nothing is decided."""
     text = (site / "index.html").read_text()
     assert "Without the symmetry no learning rate gives a sparse regressor. (not decidable at this scale)" in text
-    assert "What holds." not in text
+    assert "1. What holds" not in text
+    assert "1. At the scale tiny" in text
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +322,42 @@ def test_an_address_that_is_sent_shows_the_same(site: Path, browser: Any, loaded
         assert serious(again) == {}
 
 
+def test_an_address_off_the_grid_goes_to_the_nearest_stop_and_says_so(paper: Project, loaded: Any) -> None:
+    data = paper.result("sparsity_phase", "tiny")
+    rates = data["learning_rate"].values
+    wanted = float(rates[0] + 0.3 * (rates[1] - rates[0]))
+    go(loaded, f"sparsity?learning_rate={wanted}&threshold={data['threshold'].values[-1]:e}")
+    shown = dict(part.split("=") for part in loaded.evaluate("location.hash.split('?')[1]").split("&"))
+    assert float(shown["learning_rate"]) == rates[0]
+    assert float(shown["threshold"]) == data["threshold"].values[-1]
+    said = loaded.locator("#readout").inner_text()
+    assert said.startswith(f"learning rate λ {wanted} is no stop here")
+    assert "threshold" not in said  # which is one, written otherwise
+    move(loaded, "learning_rate", 1)
+    assert "no stop" not in loaded.locator("#readout").inner_text()
+
+
+def test_what_was_not_run_is_told_from_what_diverged(paper: Project, loaded: Any) -> None:
+    go(loaded, "rank")
+    names = ["parameterization", "initial_std", "signal", "learning_rate"]
+    states = paper.result("matrix_factorization", "tiny")["status"]
+    states = states.transpose(*names, "seed")
+    for place in np.ndindex(states.shape[:-1]):
+        at = {name: states[name].values[k].item() for name, k in zip(names, place, strict=True)}
+        go(loaded, "rank?" + "&".join(f"{name}={value}" for name, value in at.items()))
+        said = loaded.locator("#readout").inner_text()
+        assert said.startswith("Not run here") == bool((states.values[place] == NOT_IN_SWEEP).all()), at
+        assert (said == "Here every run diverged.") == bool((states.values[place] == DIVERGED).all()), at
+
+
+def test_only_layers_that_the_model_has_are_offered(loaded: Any) -> None:
+    go(loaded, "attention?layers=1&layer=2")
+    assert "layer=1&" in loaded.evaluate("location.hash")
+    offered = "#knobs [name=layer] option:not([disabled])"
+    assert loaded.locator(offered).all_inner_texts() == ["1"]
+    assert "layer shown 2 is no stop here" in loaded.locator("#readout").inner_text()
+
+
 def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: Path, browser: Any) -> None:
     listed = "#claims .claim:not([hidden])"
     address = (site / "claims.html").as_uri()
@@ -328,6 +365,7 @@ def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: 
     with opened(browser, f"{address}#claim-vanilla_never_sparse") as page:
         assert page.locator(listed).count() == total
         assert page.locator("#claim-vanilla_never_sparse details").get_attribute("open") is not None
+        assert page.evaluate("document.activeElement.id") == "claim-vanilla_never_sparse"
         page.locator("#claim-tools [name=weight]").select_option("core")
         core = page.locator(listed).count()
         assert 0 < core < total
@@ -338,6 +376,10 @@ def test_claims_are_filtered_sorted_and_found_and_without_javascript_read(site: 
         page.locator("#claim-tools [name=sort]").select_option("section")
         sections = page.locator(listed).evaluate_all("claims => claims.map((claim) => claim.dataset.section)")
         assert sections == sorted(sections)
+        page.locator("#claim-tools [name=search]").fill("no such words")
+        assert page.locator(listed).count() == 0
+        page.get_by_role("button", name="show all").click()
+        assert page.locator(listed).count() == total
     context = browser.new_context(java_script_enabled=False)
     plain = context.new_page()
     plain.goto(address)

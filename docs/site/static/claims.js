@@ -39,6 +39,16 @@
   search.name = "search";
   search.value = given.get("search") ?? "";
   controls.search = labelled("search", search);
+  const all = document.createElement("button");
+  all.type = "button";
+  all.textContent = "show all";
+  all.hidden = true;
+  all.addEventListener("click", () => {
+    for (const control of Object.values(controls)) control.value = "";
+    show();
+    search.focus();
+  });
+  count.after(all);
   tools.hidden = count.hidden = false;
 
   const show = () => {
@@ -55,6 +65,7 @@
       ? [...claims].sort((one, other) => compare(place(by, one.dataset[by]), place(by, other.dataset[by])))
       : claims;
     list.append(...ordered);
+    all.hidden = shown === claims.length;
     count.textContent = `${shown} of ${claims.length} shown`;
     const state = new URLSearchParams();
     for (const [name, control] of Object.entries(controls)) if (control.value) state.set(name, control.value);
@@ -67,6 +78,7 @@
     claim.hidden = false;
     claim.querySelector("details").open = true;
     claim.scrollIntoView();
+    claim.focus({ preventScroll: true });
   };
   tools.addEventListener("input", show);
   addEventListener("hashchange", open);

@@ -24,14 +24,20 @@ NOTE = "Made by `mirrorsym findings` from the verdicts of the scale {}; the word
 
 
 class Finding(BaseModel):
-    """A sentence, what it presumes, the figure that shows it and the claims that carry it."""
+    """A sentence, what it presumes, the figure (or figures) that shows it and the claims that carry it."""
 
     model_config = ConfigDict(extra="forbid")
     head: str
     verdict: str
     text: str
     figure: str
+    other_figures: list[str] = []
     claims: list[str]
+
+    @property
+    def figures(self) -> list[str]:
+        """All its figures, the first one first."""
+        return [self.figure, *self.other_figures]
 
 
 class Words(BaseModel):
@@ -133,8 +139,10 @@ def page(words: Words, verdicts: Verdicts, labels: Mapping[str, str], places: Ma
     claims = {claim.id: claim for claim in verdicts.claims}
     lines = [f"# {words.title}", "", NOTE.format(verdicts.scale), "", words.before, ""]
     for place, one in enumerate(words.findings, start=1):
-        shown = f"![{labels[one.figure]}](gallery/{one.figure}.png)"
-        lines += [f"## {place}. {one.head}", "", one.text, "", shown, "", f"{labels[one.figure]}. The evidence:", ""]
+        lines += [f"## {place}. {one.head}", "", one.text, ""]
+        for figure in one.figures:
+            lines += [f"![{labels[figure]}](gallery/{figure}.png)", "", f"{labels[figure]}.", ""]
+        lines[-2] += " The evidence:"
         lines += [_evidence(claims[name], places[name]) for name in one.claims] + [""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -164,7 +172,9 @@ def write_findings(config: Config, layout: Layout) -> list[Path]:
     """
     verdicts = read_verdicts(layout.claims(config.scale))
     words = told(read_words(layout.root / "paper" / "findings.yaml"), verdicts)
-    check_names([one.figure for one in words.findings], config.figures, "figure", "paper/findings.yaml: ")
+    check_names(
+        [figure for one in words.findings for figure in one.figures], config.figures, "figure", "paper/findings.yaml: "
+    )
     labels, readme = prose.figure_labels(config.figures), layout.root / "README.md"
     text = readme.read_text(encoding="utf-8")
     if text.count(START) != 1 or text.count(END) != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,11 @@ LEFT_OUT = ("README.md",)
 NEEDS = ("sphinx", "myst_parser", "pydata_sphinx_theme", "altair", "vl_convert")
 NOT_SHOWN = (".buildinfo", ".doctrees", "objects.inv", "_sources", "webpack-macros.html")
 """What Sphinx and its theme leave in the folder for themselves."""
+BACK = (
+    '<nav class="small" aria-label="Other pages"><a href="../index.html">mirrorsym: what was found</a> · '
+    '<a href="../claims.html">claims</a> · <a href="../explorer/index.html">explorer</a></nav>'
+)
+"""Leads from the report to the other pages; beside no such pages it has none."""
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s:]+)\)")
 
 
@@ -99,12 +105,19 @@ def _stage(config: Config, layout: Layout, source: Path) -> None:
 def _start(config: Config, layout: Layout, labels: Mapping[str, str], verdicts: Verdicts) -> dict[str, Any]:
     """What the start page says: the findings, the first one's figure, and which code computed what is shown."""
     words = at_any_scale(read_words(layout.root / "paper" / "findings.yaml"), verdicts).model_dump()
+    judged = {claim.id: claim for claim in verdicts.claims}
     for one in words["findings"]:
-        one["explorer"] = next(iter(explored(config.figures[one["figure"]].experiments, config).values()), "")
+        one["figures"] = {name: labels[name] for name in (one["figure"], *one["other_figures"])}
+        shown_in = [name for figure in one["figures"] for name in config.figures[figure].experiments]
+        one["explorer"] = explored(shown_in, config, one["claims"])
+        one["claims"] = {name: judged[name] for name in one["claims"] if name in judged}
         one["html"] = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(one["text"], quote=False))
     first = words["findings"][0]["figure"]
     versions = {store.read(layout.result(config.scale, name)).attrs["code_version"] for name in config.experiments}
-    shown = {"label": labels[first], "see": config.figures[first].see}
+    if not (numbers := layout.numbers(config.scale)).is_file():
+        raise FileError(f"{numbers} is missing; make it with snakemake --cores all paper")
+    alt = json.loads(numbers.read_text(encoding="utf-8"))["figures"][first]["alt"]
+    shown = {"label": labels[first], "see": config.figures[first].see, "alt": alt}
     return {"words": words, **shown, "scale": config.scale, "code": ", ".join(sorted(versions))}
 
 
@@ -169,3 +182,5 @@ def _beside(config: Config, layout: Layout, extra: Path) -> None:
             raise FileError(f"{origin} is missing; make it with snakemake --cores all paper")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, target)
+    report = extra / "report" / layout.page(config.scale).name
+    write_atomically(report, report.read_text(encoding="utf-8").replace("<body>", f"<body>\n{BACK}", 1))

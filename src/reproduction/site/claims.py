@@ -7,7 +7,7 @@ from typing import Any
 
 from reproduction.analysis.claims import Claim, load_all
 from reproduction.analysis.derived import DERIVED
-from reproduction.analysis.verdict_file import JudgedClaim, Verdicts, by_weight
+from reproduction.analysis.verdict_file import JudgedClaim, JudgedControl, Verdicts, by_weight
 from reproduction.pipeline.config import Config, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.report.content import entry_of, figure_of
@@ -36,14 +36,25 @@ def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str
         file, line = places[claim.id]
         figure = figure_of(claim, config)
         entry = entry_of(claim) | {"kind": claim.kind, "section": file.stem.replace("_", " ")}
+        controls = zip(entry["controls"], claim.controls, strict=True)
+        entry["controls"] = [
+            shown | {"word": _word(control), "decides_nothing": control.record} for shown, control in controls
+        ]
         links = {f"rule: {file}, line {line}": code.link(file.as_posix(), line)}
         links |= _computed_by(written[claim.id], config, code)
         if figure is not None:
             links |= _of_figure(figure, labels[figure], config, code)
         links |= {f"{name}.nc": f"results/{config.scale}/{name}.nc" for name in _results(claim, config)}
-        links |= {f"explorer: {view}": where for view, where in explored(claim.experiments, config).items()}
+        links |= {f"explorer: {view}": where for view, where in explored(claim.experiments, config, [claim.id]).items()}
         found.append(entry | {"figure": labels.get(figure or "", ""), "links": links})
     return found
+
+
+def _word(control: JudgedControl) -> str:
+    """What became of a control, so that none that decides nothing reads as one that passes."""
+    if control.record:
+        return "shown only, decides nothing"
+    return {True: "passes", False: "fails", None: "open"}[control.passed]
 
 
 def _of_figure(figure: str, label: str, config: Config, code: Code) -> dict[str, str]:
@@ -59,11 +70,30 @@ def _results(claim: JudgedClaim, config: Config) -> list[str]:
     return [name for name in claim.experiments if name in config.experiments]
 
 
-def explored(experiments: Iterable[str], config: Config) -> dict[str, str]:
-    """Return the views of the explorer in which to turn the knobs of experiments, or of their phase diagrams."""
+RESIDUAL = "parameterization=residual&initial_std=0.007&signal=0.02&learning_rate=0.0034"
+"""Where the lowest rank is found."""
+AT = {
+    "residual_always_full_rank": {"rank": RESIDUAL},
+    "residual_removes_the_cause": {"rank": RESIDUAL},
+    "rescaling_loses_plasticity": {"plasticity": "variant=rescaled"},
+    "gradient_noise_restores_plasticity": {"plasticity": "variant=rescaled_gradient_noise"},
+    "fixed_bias_restores_plasticity": {"plasticity": "variant=rescaled_bias"},
+}
+"""Where in a view a claim is seen, if not where the view opens."""
+
+
+def explored(experiments: Iterable[str], config: Config, claims: Iterable[str] = ()) -> dict[str, str]:
+    """Return the views of the explorer in which to turn the knobs of experiments, or of their phase diagrams.
+
+    Args:
+        experiments: their names.
+        config: the configuration.
+        claims: the views open where the first of them is seen that is not where they open by themselves.
+    """
     known = {experiment: view for view, (_, experiment) in VIEWS.items() if experiment in config.experiments}
     views = {known.get(name) or known.get(f"{name}_phase") for name in experiments}
-    return {view: f"explorer/index.html#{view}" for view in VIEWS if view in views}
+    places = {view: f"?{at}" for claim in reversed(list(claims)) for view, at in AT.get(claim, {}).items()}
+    return {view: f"explorer/index.html#{view}{places.get(view, '')}" for view in VIEWS if view in views}
 
 
 def _computed_by(claim: Claim, config: Config, code: Code) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
@@ -9,6 +11,8 @@ import altair as alt
 ROWS, THEORY, HERE = alt.NamedData("rows"), alt.NamedData("theory"), alt.NamedData("here")
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#777777"]
 HEIGHT = 260
+LEGEND_BELOW = 60
+"""Height of a legend under a square, in pixels."""
 
 
 def sets(spec: Any) -> list[str]:
@@ -90,14 +94,19 @@ def curves(
     color: str = "seed",
     top: float | None = None,
     theory: bool = False,
+    words: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Runs as points and their median as a line, one colour for each value of ``color``; theory as dashed lines."""
+    """Runs as points and their median as a line, one colour for each value of ``color``; theory as dashed lines.
+
+    ``words`` are what the legend calls the values.
+    """
     scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
     axis = alt.Undefined if log else alt.Axis(tickMinStep=1)
     horizontal = alt.X(f"{x}:Q", title=x_title, scale=scale, axis=axis)
     ends = alt.Scale(domain=[0, top]) if top is not None else alt.Scale(zero=False)
     vertical = alt.Y("value:Q", title=y_title, scale=ends)
-    named = alt.Color(f"{color}:N", title=color.replace("_", " "))
+    said = alt.Legend(labelExpr=f"({json.dumps(words)})[datum.label] || datum.label") if words else alt.Undefined
+    named = alt.Color(f"{color}:N", title=color.replace("_", " "), legend=said)
     base = alt.Chart(ROWS).transform_filter("isValid(datum.value)")
     points = base.mark_point(filled=True, size=28, opacity=0.45).encode(
         x=horizontal, y=vertical, color=named, tooltip=[f"{x}:Q", "value:Q", f"{color}:N", "seed:N"]
@@ -139,7 +148,12 @@ def matrix() -> dict[str, Any]:
         .encode(
             x=alt.X("neuron:O", axis=None),
             y=alt.Y("neuron_2:O", axis=None),
-            color=alt.Color("value:Q", title="correlation", scale=alt.Scale(scheme="blueorange", domain=[-1, 1])),
+            color=alt.Color(
+                "value:Q",
+                title="correlation",
+                legend=alt.Legend(orient="bottom"),
+                scale=alt.Scale(scheme="blueorange", domain=[-1, 1]),
+            ),
             tooltip=["neuron:O", "neuron_2:O", alt.Tooltip("value:Q", format=".2f")],
         )
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reproduction.contract import NOT_IN_SWEEP
+from reproduction.contract import FINISHED, NOT_IN_SWEEP
 from reproduction.experiments import stationary_conditions
 from reproduction.formatting import setting
 from reproduction.pipeline import store
@@ -56,6 +56,11 @@ def choice(name: str, label: str, values: Iterable[Any], words: dict[Any, str] |
     return {"name": name, "label": label, "kind": "choice", "values": listed, "words": named, "initial": 0}
 
 
+def status_of(data: xr.Dataset) -> dict[str, Any]:
+    """Return the state of each run as a cube: finished, diverged or not in the sweep."""
+    return cube(data["status"].astype(float), FINISHED, NOT_IN_SWEEP, NOT_IN_SWEEP)
+
+
 def stacked(parts: Mapping[str, xr.DataArray], name: str) -> xr.DataArray:
     """Return arrays of the same dimensions as one, with a further dimension of their names in front."""
     listed: Any = list(parts.values())
@@ -92,24 +97,28 @@ def sparsity(results: Results) -> View:
         "cubes": {
             "share": cube(data["sparsity"], 0, 1, features if features <= 254 else 200),
             "weights": cube(by_size.rename(feature="order"), SMALLEST, LARGEST),
+            "status": status_of(data),
         },
         "tables": {"ends": ends, "thresholds": [{"threshold": float(np.log10(value))} for value in thresholds]},
         "charts": [
             {
                 "title": "Share of vanished weights, median over seeds",
                 "spec": charts.phase_diagram(),
+                "columns": {"value": "share_of_vanished_weights"},
                 "rows": {"cube": "share", "where": ["threshold"]},
                 "theory": {"table": "ends", "where": [], "within": "learning_rate"},
             },
             {
                 "title": "The same along the learning rate, every seed",
                 "spec": charts.curves("learning_rate", "learning rate λ", "share", log=True, top=1, theory=True),
+                "columns": {"value": "share_of_vanished_weights"},
                 "rows": {"cube": "share", "where": ["noise_std", "threshold"]},
                 "theory": {"table": "ends", "where": ["noise_std"], "within": "learning_rate"},
             },
             {
                 "title": "The weights here, by size",
                 "spec": charts.spectrum(),
+                "columns": {"value": "log10|weight|", "order": "place_by_size"},
                 "rows": {"cube": "weights", "where": ["noise_std", "learning_rate"]},
                 "theory": {"table": "thresholds", "where": []},
             },
@@ -117,6 +126,7 @@ def sparsity(results: Results) -> View:
         "readout": {
             "cube": "share",
             "what": "share of vanished weights",
+            "along": "learning_rate",
             "onset": {"along": "learning_rate", "level": 0.5, "label": "half of the weights have vanished from λ ="},
             "theory": {"table": "ends", "end": "collapse begins", "label": "theory: from λ ="},
         },
@@ -182,9 +192,11 @@ def plasticity(results: Results) -> View:
         if all(value in data[axis].values for axis, value in at.items()):
             part = data[["dead_parameters", "status"]].sel(at).drop_vars(list(main))
             if bool((part["status"] != NOT_IN_SWEEP).any()):
-                parts[name] = part["dead_parameters"]
-    dead = stacked(parts, "change")
+                parts[name] = part
+    dead = stacked({name: part["dead_parameters"] for name, part in parts.items()}, "change")
+    status = stacked({name: part["status"] for name, part in parts.items()}, "change")
     size = data.sizes["parameter"]
+    sizes = {name: size // 2 if name == "vanilla" else size for name in VARIANTS}
     return {
         "id": "plasticity",
         "title": "Which parameters stop to learn?",
@@ -192,22 +204,35 @@ def plasticity(results: Results) -> View:
         "millionth on every point. Change one thing at a time. The plain model has half as many parameters.",
         "controls": [
             choice("change", "one change", list(parts)),
-            choice("variant", "model, for the numbers below", sorted(dead["variant"].values.tolist())),
+            choice("variant", "model, for the numbers below", sorted(dead["variant"].values.tolist()), VARIANTS),
             slider("task", "after task", dead["task"].values, int(dead["task"].max())),
         ],
-        "cubes": {"dead": cube(dead, 0, size, size if size <= 254 else 200)},
+        "cubes": {
+            "dead": cube(dead, 0, size, size if size <= 254 else 200),
+            "status": status_of(status.to_dataset(name="status")),
+        },
         "tables": {},
         "charts": [
             {
                 "title": "Dead parameters after each task",
-                "spec": charts.curves("task", "tasks trained on", "dead parameters", color="variant", top=size),
+                "spec": charts.curves(
+                    "task", "tasks trained on", "dead parameters", color="variant", top=size, words=VARIANTS
+                ),
+                "columns": {"value": "dead_parameters"},
                 "rows": {"cube": "dead", "where": ["change"]},
             }
         ],
-        "readout": {"cube": "dead", "what": "dead parameters"},
+        "readout": {"cube": "dead", "what": "dead parameters", "of": sizes},
     }
 
 
+VARIANTS = {
+    "vanilla": "plain",
+    "rescaled": "product",
+    "rescaled_gradient_noise": "product, noise on the gradient",
+    "rescaled_bias": "product, fixed random bias",
+}
+MODELS = {"factored": "product WU", "residual": "with residual connections"}
 DEFINITIONS = {
     "rank": "of WU on data",
     "rank_w": "of W, relative threshold",
@@ -231,23 +256,24 @@ def rank(results: Results) -> View:
             slider("learning_rate", "learning rate λ", data["learning_rate"].values, 0.004),
             slider("signal", "signal μ", data["signal"].values, 0.02),
             slider("step", "after steps", data["step"].values, int(data["step"].max())),
-            choice("parameterization", "model", data["parameterization"].values.tolist()),
+            choice("parameterization", "model", data["parameterization"].values.tolist(), MODELS),
             choice("initial_std", "size of the start", data["initial_std"].values),
             choice("definition", "rank", list(DEFINITIONS), DEFINITIONS),
         ],
-        "cubes": {"rank": cube(ranks, 0, size, size if size <= 254 else 250)},
+        "cubes": {"rank": cube(ranks, 0, size, size if size <= 254 else 250), "status": status_of(data)},
         "tables": {},
         "charts": [
             {
                 "title": "Rank along the learning rate, every seed",
                 "spec": charts.curves("learning_rate", "learning rate λ", "rank", log=True, top=size),
+                "columns": {"value": f"rank_of_{size}"},
                 "rows": {
                     "cube": "rank",
                     "where": ["signal", "step", "parameterization", "initial_std", "definition"],
                 },
             }
         ],
-        "readout": {"cube": "rank", "what": "rank"},
+        "readout": {"cube": "rank", "what": "rank", "of": size, "along": "learning_rate"},
     }
 
 
@@ -274,6 +300,8 @@ def neurons(results: Results) -> View:
             {
                 "title": "Correlations",
                 "spec": charts.matrix(),
+                "columns": {"value": "correlation"},
+                "below": charts.LEGEND_BELOW,
                 "rows": {"cube": "correlation", "where": ["scale", "weight_decay", "seed", "side", "when"]},
                 "renderer": "canvas",
                 "square": True,
@@ -313,22 +341,26 @@ def attention(results: Results) -> View:
         "through the optimizer, decoupled decay (AdamW) does not.",
         "controls": [
             choice("layers", "layers of the model", data["layers"].values, {1.0: "1", 2.0: "2"}),
-            choice("layer", "layer shown", data["layer"].values),
+            choice("layer", "layer shown", data["layer"].values) | {"within": "layers"},
             choice("matrix", "matrix", data["matrix"].values.tolist()),
             choice("decay", "decay", data["decay"].values.tolist()),
             choice("weight_decay", "weight decay, for the numbers below", data["weight_decay"].values[::-1]),
-            slider("step", "after steps", data["step"].values, 600),
+            slider("step", "after steps", data["step"].values, int(data["step"].max())),
         ],
-        "cubes": {"rank": cube(data["rank"], 0, size, size if size <= 254 else 250)},
+        "cubes": {
+            "rank": cube(data["rank"], 0, size, size if size <= 254 else 250),
+            "status": status_of(data),
+        },
         "tables": {},
         "charts": [
             {
                 "title": "Rank over training",
                 "spec": charts.curves("step", "step", "rank", color="weight_decay", top=size),
+                "columns": {"value": f"rank_of_{size}"},
                 "rows": {"cube": "rank", "where": ["layers", "layer", "matrix", "decay"]},
             }
         ],
-        "readout": {"cube": "rank", "what": "rank"},
+        "readout": {"cube": "rank", "what": "rank", "of": size, "along": "weight_decay"},
     }
 
 
