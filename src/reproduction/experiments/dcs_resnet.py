@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from mirrorsym import measures
 from mirrorsym.measures import ZERO_THRESHOLD
 from reproduction.contract import Axis, Context, Experiment, Flop, Grid, Variable
 from reproduction.training.flop import DCS, SIZES, VANILLA, training_flop
@@ -110,8 +111,8 @@ def sparsity(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> float:
     from mirrorsym.constraining import effective_parameters
 
     with torch.no_grad():
-        counts = [((value.abs() < threshold).sum(), value.numel()) for *_, value in effective_parameters(network)]
-    return float(sum(small for small, _ in counts)) / sum(number for _, number in counts)
+        values = torch.cat([value.flatten() for *_, value in effective_parameters(network)])
+    return float(measures.sparsity(values.cpu().numpy(), threshold))
 
 
 def prune(network: nn.Module, threshold: float = ZERO_THRESHOLD) -> None:
