@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mirrorsym
-from reproduction.files import write_atomically
+from benchmarks.guides import write_measured
 
 GUIDE = Path("docs/align.md")
-BEGIN, END = "<!-- measured by python -m benchmarks.aligning -->\n", "<!-- end -->"
+BEGIN = "<!-- measured by python -m benchmarks.aligning -->"
 SHARES = np.linspace(0, 1, 11)
 PAIRS, EPOCHS, BATCH = 3, 40, 64
 Spec = Mapping[str, list[tuple[str, int]]]
@@ -211,9 +211,7 @@ def main() -> None:
     for name in NETWORKS:
         lines += measure(name)
         print("\n".join(lines[-3:]), flush=True)
-    text = GUIDE.read_text(encoding="utf-8") if GUIDE.exists() else BEGIN + END
-    before, _, rest = text.partition(BEGIN)
-    write_atomically(GUIDE, before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
+    write_measured(GUIDE, BEGIN, lines)
 
 
 if __name__ == "__main__":

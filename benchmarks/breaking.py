@@ -28,16 +28,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import mirrorsym
+from benchmarks.guides import write_measured
 from mirrorsym.features import DORMANT
 from mirrorsym.measures import sparsity
 from reproduction.experiments.plasticity import PlasticitySettings, _tasks, gradients
-from reproduction.files import write_atomically
 from reproduction.pipeline import provenance
 from reproduction.streams import stream
 
 GUIDE = Path("docs/break.md")
-BEGIN, END = "<!-- measured by python -m benchmarks.breaking -->\n", "<!-- end -->"
-BETA2, LEARNING_RATE = 0.999, 0.01
+BEGIN = "<!-- measured by python -m benchmarks.breaking -->"
+LEARNING_RATE = 0.01
 LABEL_NOISES = (0.1, 1.0)
 SEEDS, LAST = 10, 3
 REDO_EVERY = 1000
@@ -157,8 +157,9 @@ class Runs:
         noise = torch.randn(gradient[:, :, noisy].shape, generator=self._generator)
         gradient[:, :, noisy] += self.settings.gradient_noise_variance**0.5 * noise
         gradient[1, :, self._where("single")] = 0
-        self._moments.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        root = (self._moments / (1 - BETA2**count)).sqrt_().add_(self.settings.epsilon)
+        beta2 = self.settings.beta2
+        self._moments.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (self._moments / (1 - beta2**count)).sqrt_().add_(self.settings.epsilon)
         self.factors.addcdiv_(gradient, root, value=-LEARNING_RATE)
 
     def _redo(self, inputs: Tensor, methods: Sequence[int]) -> None:
@@ -269,8 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     print("\n".join(lines))
     if settings == PlasticitySettings() and chosen.seeds == SEEDS and GUIDE.exists():
-        before, _, rest = GUIDE.read_text(encoding="utf-8").partition(BEGIN)
-        write_atomically(GUIDE, before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
+        write_measured(GUIDE, BEGIN, lines)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.guides import write_measured
 from mirrorsym.constraining import constrain_all
-from reproduction.files import write_atomically
 from reproduction.models.resnet import ResNet18
 from reproduction.pipeline import provenance
 from reproduction.training.memory import step_peak
 
 GUIDE = Path("docs/constrain.md")
-BEGIN, END = "<!-- measured by python -m benchmarks.constraining -->\n", "<!-- end -->"
+BEGIN = "<!-- measured by python -m benchmarks.constraining -->"
 SHAPE, BATCH, ROUNDS = (3, 32, 32), 128, 5
 WIDTHS, KINDS = (16, 64), ("plain", "sparse", "unit")
 
@@ -85,9 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"One core, {provenance.device('cpu')}, float32, batch {BATCH}; ratios to the plain step of the same run.",
     ]
     print("\n".join(lines))
-    text = GUIDE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    write_atomically(GUIDE, before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
+    write_measured(GUIDE, BEGIN, lines)
 
 
 if __name__ == "__main__":

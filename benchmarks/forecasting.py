@@ -27,13 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import mirrorsym
+from benchmarks.guides import write_measured
 from mirrorsym.reflections import Reflection
 from mirrorsym.tangents import trained
 from reproduction.files import write_atomically
 
 GUIDE = Path("docs/forecast.md")
 RESULTS = Path("results/forecasting")
-BEGIN, END = "<!-- measured by python -m benchmarks.forecasting -->\n", "<!-- end -->"
+BEGIN = "<!-- measured by python -m benchmarks.forecasting -->"
 BEFORE, STEPS, RUNS, BATCH = 400, 300, 3, 64
 SEED, FIRST_RUN = 1, 2000
 FAR, LEFT = 6.0, 23.0
@@ -257,8 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = table(measured)
     print("\n".join(lines))
     if GUIDE.exists():
-        before, _, rest = GUIDE.read_text(encoding="utf-8").partition(BEGIN)
-        write_atomically(GUIDE, before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.partition(END)[2])
+        write_measured(GUIDE, BEGIN, lines)
 
 
 if __name__ == "__main__":

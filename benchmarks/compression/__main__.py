@@ -40,8 +40,8 @@ def run_one(name: str) -> dict[str, Any]:
     from benchmarks.compression.networks import NETWORKS, tested, trained
     from benchmarks.compression.pruned import pruned
     from benchmarks.compression.rivals import masked, spectra
+    from mirrorsym import measures
     from mirrorsym.compression.compress import plain_parameters
-    from mirrorsym.measures import ZERO_THRESHOLD
 
     torch.set_num_threads(1)
     network = NETWORKS[name]
@@ -69,7 +69,7 @@ def run_one(name: str) -> dict[str, Any]:
         "change": float((logits - again).abs().max() / logits.square().mean().sqrt()),
         "tested": (tested(model, data), tested(small, data), other),
         "cuts": str(report),
-        "zeros": float((values.abs() < ZERO_THRESHOLD).double().mean()),
+        "zeros": float(measures.sparsity(values.numpy())),
         "masked": [tested(rival, data)[1] for rival in masked(model, report.parameters[1], outputs)],
         "spectra": None if watched is None else asdict(watched),
     }

@@ -28,6 +28,7 @@ class Mover:
         self._units = symmetry.units
         self._generator = generator
         self._before = {slot.name: tensor_of(model, slot.name).clone() for slot in symmetry.slots}
+        # Of each what is kept in it: 1 or 0 for each unit, or a projection of the units.
         self._written: list[tuple[Slot, Tensor]] = []
 
     def split(self, unit: int, other: int, readers: Mapping[Slot, float]) -> None:
@@ -43,7 +44,7 @@ class Mover:
             both = block[other] + factor * block[unit]
             share = torch.rand(both.shape, generator=self._generator).to(both)
             block[other], block[unit] = (1 - share) * both, share * both / factor
-            self._write(slot, block, self._others([unit, other]).to(block))
+            self._write(slot, block, self._others([unit, other]))
 
     def revive(self, units: Sequence[int], own: Sequence[Slot], readers: Sequence[Slot]) -> None:
         """Give units incoming weights, and let nothing read them.
@@ -53,11 +54,11 @@ class Mover:
             own: where their incoming weights lie, biases, gains and statistics included.
             readers: where weights read them.
         """
-        living = [unit for unit in range(self._units) if unit not in set(units)]
+        living = self._others(units).nonzero()[:, 0].tolist()
         for slot in readers:
             block = self._block(slot)
             block[list(units)] = 0
-            self._write(slot, block, self._others(units).to(block))
+            self._write(slot, block, self._others(units))
         for slot in own:
             block = self._block(slot)
             if living:
@@ -65,7 +66,7 @@ class Mover:
             elif not slot.buffer and not slot.name.endswith("bias"):
                 size = block.shape[1] ** -0.5
                 block[list(units)] = size * self._normal(block[list(units)])
-            self._write(slot, block, self._others(units).to(block))
+            self._write(slot, block, self._others(units))
 
     def recover(self, directions: Tensor, own: Sequence[Slot]) -> None:
         """Give directions of the units, which nothing reads, incoming weights as large as those of the others.
@@ -95,9 +96,12 @@ class Mover:
         for slot, keep in self._written:
             tensor = tensor_of(self._model, slot.name)
             for name, value in optimizer.state.get(tensor, {}).items():
-                mixes = bool((keep != keep.diagonal().diag()).any())
-                if isinstance(value, Tensor) and value.shape == tensor.shape and not (mixes and name in SQUARES):
-                    slot.write(value, keep.to(value) @ slot.take(value, self._units))
+                if isinstance(value, Tensor) and value.shape == tensor.shape:
+                    block, kept = slot.take(value, self._units), keep.to(value)
+                    if keep.dim() == 1:
+                        slot.write(value, kept[:, None] * block)
+                    elif name not in SQUARES:
+                        slot.write(value, kept @ block)
 
     def _like(self, living: Tensor, count: int) -> Tensor:
         """Return weights of new units, shape (count, entries): normal, or what living units have of one sign alone."""
@@ -111,7 +115,7 @@ class Mover:
     def _others(self, units: Sequence[int]) -> Tensor:
         keep = torch.ones(self._units)
         keep[list(units)] = 0
-        return keep.diag()
+        return keep
 
     def _block(self, slot: Slot) -> Tensor:
         return slot.take(tensor_of(self._model, slot.name), self._units).clone()

@@ -10,6 +10,7 @@ import click
 import pytest
 import yaml
 
+from benchmarks.guides import END, write_measured
 from reproduction.cli.user import cli
 from reproduction.pipeline.config import SCALES, load
 
@@ -77,3 +78,15 @@ def test_a_command_that_is_not_there_is_noticed() -> None:
 def test_the_forge_runs_what_decides() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
     assert [step["run"] for step in jobs["run"]["steps"] if "run" in step][-2:] == [".ci/run", "make site"]
+
+
+def test_what_is_measured_goes_between_its_own_comments(tmp_path: Path) -> None:
+    guide, first, second = tmp_path / "guide.md", "<!-- first -->", "<!-- second -->"
+    guide.write_text(f"a\n{first}\nold\n{END}\nb\n{second}\nkept\n{END}\nc\n", encoding="utf-8")
+    for _ in range(2):
+        write_measured(guide, first, ["| 1 |", "| 2 |"])
+    written = guide.read_text(encoding="utf-8")
+    assert written == f"a\n{first}\n\n| 1 |\n| 2 |\n\n{END}\nb\n{second}\nkept\n{END}\nc\n"
+    with pytest.raises(ValueError, match="lacks the line <!-- third -->"):
+        write_measured(guide, "<!-- third -->", [])
+    assert guide.read_text(encoding="utf-8") == written

@@ -33,7 +33,7 @@ def read(root: Path, output: str) -> Any:
 def kept(tmp_path: Path) -> Path:
     """The records of two outputs, kept beside results; one has a path that Snakemake cuts into folders."""
     (tmp_path / "here").mkdir()
-    write(tmp_path / "here", "results/a.nc", input_checksums={"x": "sha256:1"}, params=["/home/me/bin/python"])
+    write(tmp_path / "here", "results/a.nc", input_checksums={"x": "sha256:1"}, params=["/elsewhere/bin/python"])
     write(tmp_path / "here", LONG)
     keep_records(tmp_path / "here", tmp_path / "results" / "records.json")
     return tmp_path / "results" / "records.json"

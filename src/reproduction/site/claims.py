@@ -71,7 +71,7 @@ def _results(claim: JudgedClaim, config: Config) -> list[str]:
 
 
 RESIDUAL = "parameterization=residual&initial_std=0.007&signal=0.02&learning_rate=0.0034"
-"""Where the lowest rank is found."""
+"""Where the rank is low at the scales that run this sweep; elsewhere the nearest stop."""
 AT = {
     "residual_always_full_rank": {"rank": RESIDUAL},
     "residual_removes_the_cause": {"rank": RESIDUAL},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from typing import Literal
 
@@ -15,6 +14,7 @@ from reproduction.analysis.derived import critical_learning_rates, excess_risk, 
 from reproduction.analysis.ranks import predicted_rank, ranks_by
 from reproduction.analysis.statistics.selection import At, NoDataError, Results, dataset_of, select
 from reproduction.contract import FINISHED
+from reproduction.pipeline import store
 from reproduction.streams import stream
 from reproduction.theory import rescaled_regressor
 from reproduction.theory.rescaled_regressor import Background
@@ -207,7 +207,7 @@ def descent_sparsity(results: Results, *, experiment: str, learning_rate: float,
         threshold: below which a weight counts as zero.
     """
     dataset = dataset_of(results, experiment)
-    settings = json.loads(dataset.attrs["settings"])
+    settings = store.settings_of(dataset)
     features, variance = int(settings["features"]), float(settings["initial_variance"])
     seeds = tuple(int(seed) for seed in dataset["seed"].values)
     ends = _descent(features, variance, int(settings["steps"]), learning_rate, seeds)
@@ -249,7 +249,7 @@ def risk_over_plain(
         start: of the plain regressor: the experiment's, or zero.
     """
     dataset = dataset_of(results, experiment)
-    settings = json.loads(dataset.attrs["settings"])
+    settings = store.settings_of(dataset)
     features, steps = int(settings["features"]), int(settings["steps"])
     rates = np.geomspace(1e-7, 0.9 / (features + 2), 400)
     kept = 1 - 4 * rates + 4 * rates**2 * (features + 2)
