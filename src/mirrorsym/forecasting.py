@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mirrorsym.reflections import LINEAR, Place, along_smallest, fixed, nearest
 from mirrorsym.symmetries import Symmetry
+from mirrorsym.tables import table
 from mirrorsym.tangents import BETAS, Loss, OptimizerName, Path, Settings, Start, Tensors, logarithm, trained
 
 Answer = Literal["yes", "no", "undecided"]
@@ -111,8 +112,7 @@ class Outlook(Sequence[Forecast]):
             growth = f"{one.interval[0]:+.2g} to {one.interval[1]:+.2g}"
             exponent = f"{one.exponent:+.5f} ± {one.error:.5f}"
             rows.append((one.answer, exponent, growth, one.symmetry.kind, units, one.symmetry.name))
-        wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, wide, strict=True)).rstrip() for row in rows]
+        lines = table(rows)
         alike: dict[tuple[str, str], list[str]] = {}
         for symmetry, why in self.skipped:
             alike.setdefault((symmetry.kind, why), []).append(symmetry.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,6 +22,7 @@ from mirrorsym.symmetries import Kind, Symmetries, Symmetry, Unfollowed, find_sy
 from mirrorsym.symmetries.acting import Action
 from mirrorsym.symmetries.noether import NoetherCharges
 from mirrorsym.symmetries.symmetry import Slot
+from mirrorsym.symmetries.twin import Twin
 
 torch.set_num_threads(1)
 
@@ -732,6 +735,22 @@ def test_what_is_transformed_is_no_memory_of_the_model() -> None:
         assert torch.equal(changed["layer.weight"], state["layer.weight"]) == (
             "layer.weight" not in {slot.name for slot in symmetry.slots}
         )
+
+
+def test_what_a_pass_made_is_freed_when_it_ends() -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    def in_place(x: Tensor) -> Tensor:
+        made.append(weakref.ref(x))
+        return x.relu_()
+
+    twin = Twin(Called(in_place), (ROWS,), {})
+    gc.disable()
+    try:
+        twin.run(twin.own)
+        assert [kept() for kept in made] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["permutation", "sign_flip", "rescaling", "rotation", "general_linear", "complex"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from mirrorsym.tables import table
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,20 @@ class Compression:
             counts = [str(count or "") for count in (cut.zero, cut.constant, cut.copies)]
             rows.append((cut.what, str(cut.before), str(cut.after), *counts, _short(cut.promised), cut.where))
         lines = (
-            _table(rows)
+            table(rows, numbers=range(1, 7))
             if self.cuts
             else ["Nothing was cut." if self.kept else "Nothing was cut: the network has not collapsed."]
         )
         lines += [f"not cut: {kept.where}: {kept.why}" for kept in self.kept]
         if self.cuts:
-            lines += _table(
+            lines += table(
                 [
                     ("", "before", "after"),
                     ("parameters", f"{self.parameters[0]:,}", f"{self.parameters[1]:,}"),
                     ("FLOPs of a forward", f"{self.flops[0]:,}", f"{self.flops[1]:,}"),
                     ("seconds of a forward", f"{self.seconds[0]:.4f}", f"{self.seconds[1]:.4f}"),
-                ]
+                ],
+                numbers=(1, 2),
             )
             lines.append(
                 f"error: {_short(self.promised)} promised, {_short(self.found)} found on the batch, "
@@ -103,15 +105,3 @@ class Compression:
 
 def _short(error: float) -> str:
     return f"{error:.0e}" if error else "0"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numbers = range(1, len(wide) - (len(wide) > 3))
-    return [
-        "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, wide, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

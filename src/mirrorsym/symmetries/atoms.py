@@ -131,7 +131,7 @@ def pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
 def components(count: int, edges: Iterable[tuple[Ids, Ids]]) -> Ids:
     """Return for each of ``count`` nodes the smallest node that edges connect it with."""
     label = np.arange(count)
-    for a, b in _batches(edges, max(count // 4, 1000)):
+    for a, b in _batches(edges, max(count // 8, 1000)):
         _connect(label, a, b)
     return label
 
@@ -144,8 +144,8 @@ def _batches(edges: Iterable[tuple[Ids, Ids]], size: int) -> Iterator[tuple[Ids,
         batch.append(edge)
         waiting += len(edge[0])
         if waiting >= size:
-            yield _joined(batch)
-            batch, waiting = [], 0
+            joined, batch, waiting = _joined(batch), [], 0
+            yield joined
     if batch:
         yield _joined(batch)
 

@@ -60,12 +60,13 @@ class Candidates:
         """
         exchanges = Exchanges(self._atoms)
         entries = defaultdict(list)
-        holders: dict[int, set[int]] = defaultdict(set)
+        holders: dict[int, list[int]] = defaultdict(list)  # not sets, which take three times the memory
         for index, axis in enumerate(self._axes):
             tag = axis.tag
             for name in exchanges.own[axis.atoms].tolist():
                 entries[name].append(tag)
-                holders[name].add(index)
+                if holders[name][-1:] != [index]:
+                    holders[name].append(index)
         entries.pop(0, None)
         bent = set(exchanges.own[_all(self._atoms.bent)].tolist())
         normed = set(exchanges.own[_all(self._atoms.normed)].tolist())

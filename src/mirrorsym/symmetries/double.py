@@ -33,12 +33,17 @@ def in_double(func: Any, args: Any, kwargs: Any, keep: Callable[[Tensor, Tensor]
             return wide
         return value
 
-    def inside(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return type(value)([inside(part) for part in value])
-        return change(value)
+    return tuple(_each(change, value) for value in args), {name: _each(change, v) for name, v in kwargs.items()}
 
-    return tuple(inside(value) for value in args), {name: inside(value) for name, value in kwargs.items()}
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with everything in its lists and tuples changed.
+
+    It is no function inside of :func:`in_double`, which would hold itself, and tensors until the next collection.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)([_each(change, part) for part in value])
+    return change(value)
 
 
 class Separately(TorchFunctionMode):

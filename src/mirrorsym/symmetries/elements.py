@@ -66,7 +66,6 @@ def checked(kind: Kind, units: int, element: Tensor) -> Tensor:
     """
     numbers = element.detach()
     vectors = () if kind in ("rotation", "general_linear") else ((units,),)
-    wrong = ""
     if tuple(numbers.shape) not in (*vectors, (units, units)):
         wrong = f"its shape is {tuple(numbers.shape)}"
     elif not bool(numbers.isfinite().all()):

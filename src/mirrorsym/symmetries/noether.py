@@ -18,7 +18,7 @@ from mirrorsym.symmetries.symmetry import Slot, State, Symmetry
 
 PROBES = 4
 """So many pairs of random vectors probe the matrix Σ w∇ᵀ."""
-AT_ONCE = 1_000_000
+AT_ONCE = 100_000
 """So many entries of a parameter are multiplied with their gradients at a time."""
 
 

@@ -9,6 +9,7 @@ from typing import overload
 from mirrorsym.symmetries.elements import KINDS, Kind
 from mirrorsym.symmetries.follow import Unfollowed
 from mirrorsym.symmetries.symmetry import Symmetry
+from mirrorsym.tables import table
 
 
 class Symmetries(Sequence[Symmetry]):
@@ -67,8 +68,7 @@ class Symmetries(Sequence[Symmetry]):
             if count:  # the heads or groups of one layer are one line
                 rows.append((*row[:2], symmetry.name if count == 1 else f"{row[2]} ({count} times)"))
         rows += self._of_factors()
-        wide = [max(len(row[column]) for row in rows) for column in range(2)]
-        lines = [f"{kind:<{wide[0]}}  {units:>{wide[1]}}  {where}" for kind, units, where in rows]
+        lines = table(rows, numbers=[1])
         lines += [f"not followed: {u.operation} in {u.module or 'the model'}: {u.why}" for u in self.unfollowed]
         lines += [f"in training alone: {s.kind} of {s.units} units of {s.name}" for s in self.in_training]
         for what, names in (("not used", self.unused_parameters), ("without effect", self.free_parameters)):
