@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from reproduction.analysis import neurons, products
@@ -14,11 +16,15 @@ from reproduction.report.results_page import (
     neurons_in_numbers,
     precisions_in_numbers,
     products_in_numbers,
+    shrinkage,
     side_by_side,
 )
+from reproduction.training.loop import learning_rate, steps_per_epoch
+from reproduction.training.recipe import Recipe
 
 TEMPLATE = Path(__file__).parents[2] / "paper" / "results.md.j2"
 NEURONS, SEEDS = 4, 2
+SETTINGS = json.dumps(Recipe(epochs=13).model_dump() | {"weight_decay": 5e-4})
 
 
 def homogeneity() -> xr.Dataset:
@@ -45,6 +51,7 @@ def homogeneity() -> xr.Dataset:
             "status": (dims[:2], np.zeros((2, SEEDS), np.int8)),
         },
         {"weight_decay": [0.0, 0.001], "seed": [0, 1]},
+        {"settings": SETTINGS},
     )
 
 
@@ -60,7 +67,7 @@ def dcs() -> xr.Dataset:
             "status": (("parameterization", "seed"), np.zeros((2, 1), np.int8)),
         },
         {"parameterization": ["vanilla", "dcs"], "batch_size": [1, 128]},
-        {"settings": '{"learning_rate": 0.1}'},
+        {"settings": SETTINGS},
     )
 
 
@@ -97,7 +104,7 @@ def test_the_table_of_neurons_counts_them_as_they_are() -> None:
     text = page()
     assert row_of(text, "test accuracy, %") == ["", "75 (70–80)", "60"]
     assert (
-        "|  | tiny: at the start | tiny: decay 0 | tiny: decay 0.001 |\n| --- | --- | --- | --- |\n| test accuracy"
+        "|  | tiny: at the start | tiny: decay 0 | tiny: decay 0.001 |\n| --- | --- | --- | --- |\n| decay alone"
         in text
     )
     pairs = "pairs correlated above 0.95 before the activation, %"
@@ -106,6 +113,24 @@ def test_the_table_of_neurons_counts_them_as_they_are() -> None:
     assert row_of(text, "groups of neurons before the activation") == ["4", "4", "2"]
     assert row_of(text, "constant neurons before the activation") == ["0", "0", "1"]
     assert row_of(text, "pairs of the others closer than 0.1 in weight, %") == ["0", "0", "33.3"]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_decay_alone_shrinks_a_weight_by_so_much(schedule: str) -> None:
+    recipe = Recipe(epochs=13, schedule=schedule)  # type: ignore[arg-type]
+    weight, buffer, decay = 1.0, 0.0, 1e-3
+    steps = 13 * steps_per_epoch(50_000, recipe)
+    for step in range(steps):
+        buffer = recipe.momentum * buffer + decay * weight
+        weight -= learning_rate(recipe, step, steps) * buffer
+    assert -np.log(weight) == pytest.approx(shrinkage(recipe.model_dump(), decay), rel=0.01)
+    s = f"{shrinkage(recipe.model_dump(), decay):.3g}"
+    assert s == {"constant": "5.07", "cosine": "2.54"}[schedule]
+
+
+def test_how_far_decay_shrinks_stands_above_the_numbers() -> None:
+    assert row_of(page(), "decay alone makes a weight e⁻ˢ times as large, s") == ["", "0", "5.07"]
+    assert row_of(page(), "decay alone makes a parameter e⁻ˢ times as large, s") == ["2.54", "5.07"]
 
 
 def test_a_run_that_did_not_finish_is_left_out() -> None:
@@ -121,7 +146,8 @@ def test_a_run_that_did_not_finish_is_left_out() -> None:
 
 def test_products_are_read_at_the_end_and_time_without_the_start() -> None:
     text = page()
-    assert "|  | tiny: plain, λ 0.1 | tiny: w⊙u, λ 0.1 |\n| --- | --- | --- |\n| test accuracy, % | 30 | 70 |\n" in text
+    assert "|  | tiny: plain, λ 0.1 | tiny: w⊙u, λ 0.1 |\n| --- | --- | --- |\n| decay alone" in text
+    assert row_of(page(neurons={}), "test accuracy, %") == ["30", "70"]
     assert row_of(text, "the same with parameters below 10⁻⁶ set to zero, %") == ["20", "50"]
     assert row_of(text, "parameters below 10⁻⁶, %") == ["30", "70"]
     assert row_of(text, "seconds of the median epoch's steps, by the clock") == ["3", "6"]

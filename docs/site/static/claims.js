@@ -60,11 +60,16 @@
       claim.hidden = !(fits && words.every((word) => text.includes(word)));
       shown += !claim.hidden;
     }
-    const by = controls.sort.value;
-    const ordered = by
-      ? [...claims].sort((one, other) => compare(place(by, one.dataset[by]), place(by, other.dataset[by])))
-      : claims;
-    list.append(...ordered);
+    const by = controls.sort.value || "weight";
+    const ordered = [...claims].sort((one, other) => compare(place(by, one.dataset[by]), place(by, other.dataset[by])));
+    list.replaceChildren(...ordered);
+    for (const group of new Set(ordered.filter((claim) => !claim.hidden).map((claim) => claim.dataset[by]))) {
+      const members = ordered.filter((claim) => !claim.hidden && claim.dataset[by] === group);
+      const heading = document.createElement("h2");
+      heading.className = "group";
+      heading.textContent = `${group.charAt(0).toUpperCase()}${group.slice(1)} (${members.length})`;
+      members[0].before(heading);
+    }
     all.hidden = shown === claims.length;
     count.textContent = `${shown} of ${claims.length} shown`;
     const state = new URLSearchParams();

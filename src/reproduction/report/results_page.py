@@ -19,6 +19,7 @@ from reproduction.pipeline.costs import forecast, table
 from reproduction.pipeline.layout import Layout
 from reproduction.report.gallery import shrunk
 from reproduction.report.render import render_template
+from reproduction.training.flop import DCS, SIZES, VANILLA
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,7 +30,7 @@ TABLES = {"homogeneity": "homogeneity", "dcs_resnet": "dcs_resnet", "dcs_resnet_
 """The experiments whose networks have columns, and in whose table."""
 OTHER_PRECISION = "homogeneity_auto"
 """The control of ``homogeneity`` that differs in the precision alone."""
-ARMS = {"vanilla": "plain", "dcs": "w⊙u"}
+ARMS = {VANILLA: "plain", DCS: "w⊙u"}
 
 
 def write_page(layout: Layout) -> Path:
@@ -123,8 +124,26 @@ def neurons_in_numbers(data: xr.Dataset, scale: str) -> dict[str, Any]:
         start, end = counts.sel(when="start").isel(weight_decay=[0]), counts.sel(when="end")
         sides[side] = {str(name): [*_cells(start[name]), *_cells(end[name])] for name in counts}
         sides[side]["test_accuracy"][0] = None  # networks are not tested before they are trained
-    ends = [f"decay {setting(float(decay))}" for decay in data["weight_decay"].values]
-    return {"columns": [f"{scale}: {when}" for when in ("at the start", *ends)], **sides}
+    decays, settings = data["weight_decay"].values.tolist(), store.settings_of(data)
+    return {
+        "columns": [f"{scale}: {when}" for when in ("at the start", *(f"decay {setting(decay)}" for decay in decays))],
+        "shrunk": [None, *([shrinkage(settings, decay)] * 3 for decay in decays)],
+        **sides,
+    }
+
+
+def shrinkage(settings: Mapping[str, Any], weight_decay: float) -> float:
+    """Return s where weight decay alone makes a weight e⁻ˢ times as large over a training.
+
+    In small steps, SGD with learning rate λ and momentum m takes λ γ w / (1 - m) off a weight in each.
+
+    Args:
+        settings: of the training (:class:`~reproduction.training.recipe.Recipe`).
+        weight_decay: γ.
+    """
+    steps = SIZES[settings["dataset"]].train // settings["batch_size"] * settings["epochs"]
+    mean = settings["learning_rate"] * {"constant": 1.0, "cosine": 0.5}[settings["schedule"]]
+    return float(mean * weight_decay * steps / (1 - settings["momentum"]))
 
 
 def precisions_in_numbers(data: Mapping[tuple[str, str], xr.Dataset]) -> dict[str, Any]:
@@ -142,10 +161,12 @@ def precisions_in_numbers(data: Mapping[tuple[str, str], xr.Dataset]) -> dict[st
 
 def products_in_numbers(data: xr.Dataset, scale: str) -> dict[str, Any]:
     """Return what :func:`products.comparison` compares, one number a parameterization; memory by batch size."""
-    compared, rate = products.comparison(data), setting(store.settings_of(data)["learning_rate"])
-    memory = compared["peak_memory"]
+    compared, settings = products.comparison(data), store.settings_of(data)
+    memory, rate = compared["peak_memory"], setting(settings["learning_rate"])
+    arms = data["parameterization"].values.tolist()
     return {
-        "columns": [f"{scale}: {ARMS[arm]}, λ {rate}" for arm in data["parameterization"].values],
+        "columns": [f"{scale}: {ARMS[arm]}, λ {rate}" for arm in arms],
+        "shrunk": [[(1 + (arm == DCS)) * shrinkage(settings, settings["weight_decay"])] * 3 for arm in arms],
         **{str(name): _cells(values) for name, values in compared.drop_vars("peak_memory").items()},
         "peak_memory": {int(size): _cells(memory.sel(batch_size=size)) for size in memory["batch_size"].values},
     }
