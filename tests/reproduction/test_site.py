@@ -15,8 +15,9 @@ from reproduction.analysis.verdict_file import JudgedControl
 from reproduction.files import FileError
 from reproduction.pipeline.config import load
 from reproduction.pipeline.layout import Layout
+from reproduction.report.content import _word
 from reproduction.site.build import SiteError, build, linked
-from reproduction.site.claims import AT, _word, explored
+from reproduction.site.claims import AT, explored
 from reproduction.site.code import Code
 from reproduction.site.code import page as page_of
 from reproduction.site.explorer.cubes import MISSING, cube

@@ -287,10 +287,19 @@ def entry_of(claim: JudgedClaim) -> dict[str, Any]:
                 "effect": _effect(control, "1"),
                 "samples": _samples(control.samples),
                 "mark": "·" if control.record else {True: "✓", False: "✗", None: "?"}[control.passed],
+                "word": _word(control),
+                "asked": "would pass" if control.record else "passes",
             }
             for control in claim.controls
         ],
     }
+
+
+def _word(control: JudgedControl) -> str:
+    """What became of a control, so that none that decides nothing reads as one that passes."""
+    if control.record:
+        return "shown only, decides nothing"
+    return {True: "passes", False: "fails", None: "open"}[control.passed]
 
 
 def _headlines(claim: JudgedClaim, figure: str, labels: Mapping[str, str]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from reproduction.analysis.claims import Claim, load_all
 from reproduction.analysis.derived import DERIVED
-from reproduction.analysis.verdict_file import JudgedClaim, JudgedControl, Verdicts, by_weight
+from reproduction.analysis.verdict_file import JudgedClaim, Verdicts, by_weight
 from reproduction.pipeline.config import Config, module_path
 from reproduction.pipeline.layout import Layout
 from reproduction.report.content import entry_of, figure_of
@@ -36,10 +36,6 @@ def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str
         file, line = places[claim.id]
         figure = figure_of(claim, config)
         entry = entry_of(claim) | {"kind": claim.kind, "section": file.stem.replace("_", " ")}
-        controls = zip(entry["controls"], claim.controls, strict=True)
-        entry["controls"] = [
-            shown | {"word": _word(control), "decides_nothing": control.record} for shown, control in controls
-        ]
         links = {f"rule: {file}, line {line}": code.link(file.as_posix(), line)}
         links |= _computed_by(written[claim.id], config, code)
         if figure is not None:
@@ -48,13 +44,6 @@ def entries(verdicts: Verdicts, config: Config, layout: Layout, labels: dict[str
         links |= {f"explorer: {view}": where for view, where in explored(claim.experiments, config, [claim.id]).items()}
         found.append(entry | {"figure": labels.get(figure or "", ""), "links": links})
     return found
-
-
-def _word(control: JudgedControl) -> str:
-    """What became of a control, so that none that decides nothing reads as one that passes."""
-    if control.record:
-        return "shown only, decides nothing"
-    return {True: "passes", False: "fails", None: "open"}[control.passed]
 
 
 def _of_figure(figure: str, label: str, config: Config, code: Code) -> dict[str, str]:
