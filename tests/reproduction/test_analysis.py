@@ -94,6 +94,17 @@ def test_an_epochs_seconds_leave_out_the_start() -> None:
     assert float(products.epoch_seconds(data, "epoch", "seed")) == 3.5
 
 
+def test_products_with_a_learning_rate_of_their_own_stand_beside_the_others() -> None:
+    axes = {"parameterization": ["vanilla", "dcs"], "seed": [0, 1]}
+    data = xr.Dataset({"sparsity": (("parameterization", "seed"), [[0.0, 0.1], [0.8, 0.9]])}, axes)
+    tuned = data.sel(parameterization=["dcs"]) / 2
+    both = products.beside(data, tuned)
+    assert both["parameterization"].values.tolist() == ["vanilla", "dcs", products.TUNED]
+    np.testing.assert_array_equal(both["sparsity"], [[0, 0.1], [0.8, 0.9], [0.4, 0.45]])
+    with pytest.raises(ValueError, match="seed"):  # other seeds would be filled with nothing
+        products.beside(data, tuned.sel(seed=[0]))
+
+
 def test_a_rank_has_settled_where_its_median_stays() -> None:
     rank = xr.DataArray(
         [[[9, 8, 5], [9, 8, 5], [9, 1, 1]], [[9, 8, 6], [9, 8, 6], [9, 9, 0]]], dims=("a", "seed", "step")

@@ -6,6 +6,28 @@ import xarray as xr
 
 from reproduction.analysis.runs import of_finished
 
+TUNED = "dcs, tuned"
+"""What products are called in a data set that were trained with a learning rate of their own."""
+
+
+def beside(dataset: xr.Dataset, tuned: xr.Dataset) -> xr.Dataset:
+    """Return results with those of products that were trained with a learning rate of their own.
+
+    Args:
+        dataset: results of the dcs_resnet experiment.
+        tuned: of the same networks, parameterization ``dcs`` alone.
+
+    Returns:
+        The first data set with a parameterization more, :data:`TUNED`.
+    """
+    return xr.concat(
+        [dataset, tuned.assign_coords(parameterization=[TUNED])],
+        dim="parameterization",
+        data_vars="minimal",
+        join="exact",
+        combine_attrs="override",
+    )
+
 
 def comparison(dataset: xr.Dataset) -> xr.Dataset:
     """Return what figure and table say of each training, NaN where it did not finish.
