@@ -60,29 +60,24 @@ class Action:
 
     def on(self, name: str, tensor: Tensor) -> Tensor:
         """Return what a parameter becomes."""
-        made = tensor
-        for axes, along in self._factors.get(name, {}).items():
-            beside = _beside(tensor, axes, along)
-            made = tensor * beside if made is tensor else made.mul_(beside)
-        for axes, order in self._orders.get(name, {}).items():
-            made = _reordered(made, axes, order)
-        if self._others.get(name) and made is tensor:
-            made = tensor.clone(memory_format=torch.contiguous_format)
-        for symmetry, slot, element in self._others.get(name, ()):
-            _act(symmetry, slot, element, made)
+        dense = torch.contiguous_format if self._others.get(name) else torch.preserve_format
+        made = tensor.clone(memory_format=dense)
+        self._change(name, made)
         return made
 
     @torch.no_grad()
     def apply(self, tensors: State) -> None:
         """Let parameters become what they become, in place."""
         for name in self.names:
-            tensor = tensors[name]
-            for axes, along in self._factors.get(name, {}).items():
-                tensor.mul_(_beside(tensor, axes, along))
-            for axes, order in self._orders.get(name, {}).items():
-                tensor.copy_(_reordered(tensor, axes, order))
-            for symmetry, slot, element in self._others.get(name, ()):
-                _act(symmetry, slot, element, tensor)
+            self._change(name, tensors[name])
+
+    def _change(self, name: str, tensor: Tensor) -> None:
+        for axes, along in self._factors.get(name, {}).items():
+            tensor.mul_(_beside(tensor, axes, along))
+        for axes, order in self._orders.get(name, {}).items():
+            tensor.copy_(_reordered(tensor, axes, order))
+        for symmetry, slot, element in self._others.get(name, ()):
+            _act(symmetry, slot, element, tensor)
 
     @torch.no_grad()
     def undo(self, tensors: State) -> None:
