@@ -50,7 +50,8 @@ def sample(kind: Kind, units: int, seed: int) -> Tensor:
         return torch.from_numpy(rng.uniform(0.5, 2, units) * np.exp(2j * np.pi * rng.uniform(size=units)))
     left, _, right = torch.linalg.svd(torch.from_numpy(rng.standard_normal((units, units))))
     stretch = rng.uniform(0.5, 2, units) if kind == "general_linear" else np.ones(units)
-    return (left * torch.from_numpy(stretch)) @ right
+    matrix: Tensor = (left * torch.from_numpy(stretch)) @ right
+    return matrix
 
 
 def checked(kind: Kind, units: int, element: Tensor) -> Tensor:
