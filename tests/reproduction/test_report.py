@@ -321,7 +321,15 @@ def test_a_claim_is_reported_with_its_numbers(project: Path) -> None:
     claim = report["claims_by_id"][CLAIM["id"]]
     assert claim["effect"] == "0.735 [0.701, 0.79]"
     assert claim["controls"] == [
-        {"statement": "more steps agree", "passes": "≤ 0.1", "effect": "0.01 [0, 0.02]", "samples": "1", "mark": "✓"}
+        {
+            "statement": "more steps agree",
+            "passes": "≤ 0.1",
+            "effect": "0.01 [0, 0.02]",
+            "samples": "1",
+            "mark": "✓",
+            "word": "passes",
+            "asked": "passes",
+        }
     ]
     assert report["figures"]["fig3_left"]["claims"] == [CLAIM["id"]]
     assert report["elsewhere"]["claims"] == ["theorem-9"]
